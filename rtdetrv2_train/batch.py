@@ -1,0 +1,128 @@
+"""The types that flow between the floors: targets, batches and detections.
+
+Boxes of all images of a batch lie in one flat tensor, beside the number of boxes of each image as plain integers, so
+that no loop over images and no read of a device scalar is needed to use them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Ground truth of a batch of B images with N boxes in all.
+
+    Attributes:
+        boxes: float32 ``[N, 4]``, cxcywh, normalised to [0, 1], images one after the other.
+        labels: int64 ``[N]``, contiguous class indices from 0.
+        counts: number of boxes of each image, B integers on the host.
+        image_index: int64 ``[N]``, the position in the batch of the image that each box belongs to.
+        image_ids: int64 ``[B]``, ids of the annotation file; empty when made by hand.
+        original_sizes: int64 ``[B, 2]``, (height, width) of the image file in pixels; empty when made by hand.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    counts: tuple[int, ...]
+    image_index: Tensor
+    image_ids: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    original_sizes: Tensor = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.int64))
+
+    def __post_init__(self) -> None:
+        if not len(self.boxes) == len(self.labels) == sum(self.counts) == len(self.image_index):
+            raise ValueError(
+                f"targets do not fit together: {len(self.boxes)} boxes, {len(self.labels)} labels, "
+                f"{len(self.image_index)} image indices, counts {self.counts}"
+            )
+
+    @classmethod
+    def from_list(cls, targets: Sequence[dict[str, Any]]) -> Targets:
+        """Targets from one dictionary per image.
+
+        Args:
+            targets: for each image ``boxes`` (``[n, 4]`` normalised cxcywh) and ``labels`` (``[n]``), tensors or
+                sequences, and optionally ``image_id`` and ``original_size`` (height, width).
+
+        Raises:
+            ValueError: if the boxes and labels of an image differ in number.
+        """
+        boxes, labels = [], []
+        for position, target in enumerate(targets):
+            boxes.append(torch.as_tensor(target["boxes"], dtype=torch.float32).reshape(-1, 4))
+            labels.append(torch.as_tensor(target["labels"], dtype=torch.int64).reshape(-1))
+            if len(boxes[-1]) != len(labels[-1]):
+                raise ValueError(f"target {position} has {len(boxes[-1])} boxes but {len(labels[-1])} labels")
+        counts = tuple(len(of_image) for of_image in labels)
+        device = boxes[0].device if boxes else None
+        ids = [int(target["image_id"]) for target in targets if "image_id" in target]
+        sizes = [[int(side) for side in target["original_size"]] for target in targets if "original_size" in target]
+        return cls(
+            boxes=torch.cat(boxes) if boxes else torch.zeros(0, 4),
+            labels=torch.cat(labels) if labels else torch.zeros(0, dtype=torch.int64),
+            counts=counts,
+            image_index=torch.repeat_interleave(torch.tensor(counts, dtype=torch.int64)).to(device),
+            image_ids=torch.tensor(ids, dtype=torch.int64, device=device),
+            original_sizes=torch.tensor(sizes, dtype=torch.int64, device=device).reshape(-1, 2),
+        )
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.counts)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Targets:
+        """The same targets with every tensor on ``device``."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Targets:
+        """The same targets in page-locked memory, for asynchronous copies to the device."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Any) -> Targets:
+        names = ("boxes", "labels", "image_index", "image_ids", "original_sizes")
+        return replace(self, **{name: function(getattr(self, name)) for name in names})
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a data loader yields.
+
+    Attributes:
+        images: uint8 ``[B, 3, H, W]``, RGB; they become floats in [0, 1] on the device.
+        targets: ground truth of these images.
+    """
+
+    images: Tensor
+    targets: Targets
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.images)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch on ``device``."""
+        return Batch(self.images.to(device, non_blocking=non_blocking), self.targets.to(device, non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory."""
+        return Batch(self.images.pin_memory(), self.targets.pin_memory())
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Detections of a batch of B images, K each, best first.
+
+    Attributes:
+        labels: int64 ``[B, K]``, class indices.
+        boxes: float32 ``[B, K, 4]``, xyxy in pixels of the original image.
+        scores: float32 ``[B, K]``, in [0, 1].
+    """
+
+    labels: Tensor
+    boxes: Tensor
+    scores: Tensor
