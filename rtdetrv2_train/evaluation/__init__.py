@@ -1,0 +1,1 @@
+"""COCO metrics, per-class tables and pictures of detections. Knows no model."""

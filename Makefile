@@ -1,0 +1,50 @@
+# Everything from a fresh clone: `make quickstart` trains on made-up shapes, `make test` runs the tests.
+# Both make .venv when there is none, and bring it up to date when pyproject.toml has changed.
+# Another interpreter: `make test PYTHON=python3.12`. To start over: `rm -r .venv`.
+
+PYTHON ?= python3
+VENV := .venv
+VENV_PYTHON := $(VENV)/bin/python
+
+.PHONY: help quickstart test lint clean
+# The stamps below share one environment, which two pips at a time would break.
+.NOTPARALLEL:
+
+help:
+	@echo "make quickstart  train a small detector on made-up shapes"
+	@echo "make test        run the tests"
+	@echo "make lint        check style and types"
+	@echo "make clean       remove caches and built files; .venv and runs/ stay"
+
+quickstart: $(VENV)/.test-installed
+	$(VENV_PYTHON) train.py experiment=quickstart
+
+test: $(VENV)/.test-installed
+	$(VENV_PYTHON) -m pytest
+
+lint: $(VENV)/.dev-installed
+	$(VENV_PYTHON) -m ruff check .
+	$(VENV_PYTHON) -m ruff format --check .
+	$(VENV_PYTHON) -m mypy
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# Older versions of pip, as Python 3.10 brings, cannot install a pyproject.toml in editable mode.
+define install
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "$(PYTHON) must be Python 3.10 or newer; name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	test -x $(VENV_PYTHON) || $(PYTHON) -m venv $(VENV)
+	$(VENV_PYTHON) -m pip install --quiet "pip>=22"
+	$(VENV_PYTHON) -m pip install --quiet -e ".[$(1)]"
+endef
+
+$(VENV)/.test-installed: pyproject.toml
+	$(call install,test)
+	touch $@
+
+# The dev extra holds the test extra.
+$(VENV)/.dev-installed: pyproject.toml
+	$(call install,dev)
+	touch $(VENV)/.test-installed $@

@@ -1,0 +1,255 @@
+"""A data set in COCO's format as Lightning loads it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import albumentations as A
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from rtdetrv2_train.data.annotations import CocoAnnotations
+from rtdetrv2_train.data.dataset import DetectionDataset, collate, limit_threads
+from rtdetrv2_train.data.pipeline import TrainingPipeline
+from rtdetrv2_train.data.sampler import SIZE_STEP, EvalBatchSampler, TrainBatchSampler
+from rtdetrv2_train.data.schedule import AugmentationSchedule
+from rtdetrv2_train.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+# A worker makes some 75 strongly augmented images of 640 x 640 a second; no device takes more than this many give.
+_MOST_WORKERS = 16
+
+
+class CocoDataModule(LightningDataModule):
+    """Training and validation batches of a data set in COCO's format.
+
+    Batches are made for the rank that asks, so the trainer must leave the samplers alone
+    (``use_distributed_sampler=False``).
+
+    Args:
+        root: folder that the other paths are relative to.
+        train: ``images`` (folder) and ``annotations`` (file) to train on.
+        val: the same to evaluate on.
+        image_size: (height, width) of samples, multiples of 32.
+        multiscale: sizes that each training batch's size is drawn from, for images of 640 (see `TrainBatchSampler`);
+            None or empty for ``image_size`` always.
+        transforms: augmentations by name, in their order; None stands for one that is switched off.
+        schedule: epochs in which augmentations are active (see `AugmentationSchedule`).
+        reference_epochs: length of the run that the epochs of ``schedule`` are meant for.
+        max_epochs: length of this run.
+        batch_size: training images of one batch of one process.
+        eval_batch_size: validation images of one batch of one process.
+        num_workers: worker processes of each loader, for each process; ``auto``: all cores but the one that trains, at
+            most 16.
+        seed: of shuffling, batch sizes and augmentation.
+        on_bad_image: ``raise`` or ``skip`` (see `DetectionDataset`).
+
+    Raises:
+        UserError: if an argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        train: Mapping[str, str],
+        val: Mapping[str, str],
+        image_size: Sequence[int],
+        transforms: Mapping[str, A.BasicTransform | None],
+        schedule: Mapping[str, Mapping[str, int | None] | None],
+        reference_epochs: int,
+        max_epochs: int,
+        batch_size: int,
+        eval_batch_size: int,
+        multiscale: Sequence[int] | None = None,
+        num_workers: int | Literal["auto"] = "auto",
+        seed: int = 0,
+        on_bad_image: Literal["raise", "skip"] = "raise",
+    ) -> None:
+        super().__init__()
+        self.root = Path(root)
+        self.train_paths = _paths("train", train)
+        self.val_paths = _paths("val", val)
+        self.image_size = _checked_size(image_size)
+        self.multiscale = [_whole("multiscale", scale, SIZE_STEP) for scale in multiscale or ()]
+        self.pipeline = TrainingPipeline(transforms)
+        self.schedule = AugmentationSchedule(schedule, reference_epochs, max_epochs, known_names=tuple(transforms))
+        self.batch_size = _whole("batch_size", batch_size, 1)
+        self.eval_batch_size = _whole("eval_batch_size", eval_batch_size, 1)
+        self.num_workers = num_workers if num_workers == "auto" else _whole("num_workers", num_workers, 0)
+        self.seed = _whole("seed", seed, 0)
+        if on_bad_image not in ("raise", "skip"):
+            raise UserError(f"data.on_bad_image is '{on_bad_image}': give 'raise' or 'skip'")
+        self.on_bad_image = on_bad_image
+        self._train_annotations: CocoAnnotations | None = None
+        self._val_annotations: CocoAnnotations | None = None
+
+    def prepare_data(self) -> None:
+        """Check that the files are where they should be.
+
+        Raises:
+            UserError: if one is not; the message names it.
+        """
+        for paths in (self.train_paths, self.val_paths):
+            for path in paths.values():
+                if not (self.root / path).exists():
+                    raise UserError(
+                        f"no data set at '{self.root}': '{path}' is missing. Put COCO there as datasets/README.md "
+                        "says, or point data.root, data.train and data.val at your own set"
+                    )
+
+    def load(self) -> None:
+        """Read the annotations, unless that has been done. Needs no trainer.
+
+        Raises:
+            UserError: if a file is missing or is not in COCO's format, or the two disagree about the categories.
+        """
+        if self._train_annotations is not None:
+            return
+        self.prepare_data()
+        train = self._read(self.train_paths)
+        same = self.train_paths == self.val_paths
+        self._val_annotations = train if same else self._read(self.val_paths).relabelled(train)
+        self._train_annotations = train
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the annotations, unless that has been done."""
+        self.load()
+
+    @property
+    def train_annotations(self) -> CocoAnnotations:
+        """Images and boxes to train on."""
+        self.load()
+        assert self._train_annotations is not None
+        return self._train_annotations
+
+    @property
+    def val_annotations(self) -> CocoAnnotations:
+        """Images and boxes to evaluate on, with the labels of those to train on."""
+        self.load()
+        assert self._val_annotations is not None
+        return self._val_annotations
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of every label."""
+        return self.train_annotations.class_names
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The annotation files' category id of every label."""
+        return self.train_annotations.category_ids
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.train_annotations.num_classes
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Batches to train on, for the rank of the trainer that this is attached to."""
+        annotations = self.train_annotations
+        if not len(annotations.boxes):
+            raise UserError(f"'{annotations.annotation_file}' has no box to train on: annotate some objects first")
+        rank, world_size = self._rank()
+        batches = TrainBatchSampler(
+            len(annotations),
+            self.batch_size,
+            self.seed,
+            self.image_size,
+            self.multiscale,
+            self.schedule,
+            rank,
+            world_size,
+        )
+        dataset = DetectionDataset(annotations, self.pipeline, self.schedule, self.seed, self.on_bad_image)
+        return self._loader(dataset, batches)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Batches to evaluate on, for the rank of the trainer that this is attached to."""
+        annotations = self.val_annotations
+        rank, world_size = self._rank()
+        batches = EvalBatchSampler(len(annotations), self.eval_batch_size, self.image_size, rank, world_size)
+        return self._loader(DetectionDataset(annotations, seed=self.seed, on_bad_image=self.on_bad_image), batches)
+
+    def _read(self, paths: Mapping[str, Path]) -> CocoAnnotations:
+        annotations = CocoAnnotations.load(self.root / paths["annotations"], self.root / paths["images"])
+        self._check_images(annotations)
+        return annotations
+
+    def _check_images(self, annotations: CocoAnnotations) -> None:
+        """Find missing images before training instead of hours later, by listing folders instead of opening files."""
+        present: dict[str, set[str]] = {}
+        missing = []
+        for name in annotations.file_names.tolist():
+            folder, base = os.path.split(name)
+            if folder not in present:
+                path = annotations.image_folder / folder
+                present[folder] = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+            if base not in present[folder]:
+                missing.append(name)
+        if not missing:
+            return
+        message = (
+            f"{len(missing)} of {len(annotations)} images of '{annotations.annotation_file}' are not in "
+            f"'{annotations.image_folder}', the first is '{missing[0]}'"
+        )
+        if self.on_bad_image == "raise" or len(missing) == len(annotations):
+            raise UserError(f"{message}: put them there, or leave missing images out with data.on_bad_image=skip")
+        logger.warning("%s; they are skipped", message)
+
+    def _rank(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def _worker_count(self) -> int:
+        if self.num_workers != "auto":
+            return int(self.num_workers)
+        local_processes = 1 if self.trainer is None else self.trainer.num_devices
+        return max(0, min(available_cores() // local_processes - 1, _MOST_WORKERS))
+
+    def _loader(self, dataset: DetectionDataset, batches: Any) -> DataLoader[Any]:
+        workers = self._worker_count()
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=limit_threads,
+            persistent_workers=workers > 0,
+        )
+
+
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _paths(name: str, paths: Mapping[str, str]) -> dict[str, Path]:
+    for key in ("images", "annotations"):
+        if not paths.get(key):
+            raise UserError(f"data.{name}.{key} is not set: give a path relative to data.root")
+    return {key: Path(paths[key]) for key in ("annotations", "images")}
+
+
+def _checked_size(image_size: Sequence[int]) -> tuple[int, int]:
+    valid = len(image_size) == 2 and all(isinstance(side, int) and side > 0 for side in image_size)
+    if not valid or any(side % SIZE_STEP for side in image_size):
+        raise UserError(
+            f"data.image_size is {list(image_size)}: give height and width as multiples of {SIZE_STEP}, like [640, 640]"
+        )
+    return image_size[0], image_size[1]
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"data.{name} is {value!r}: give a whole number, at least {least}")
+    return value

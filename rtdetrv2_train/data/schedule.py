@@ -1,0 +1,91 @@
+"""Which augmentation is active in which epoch: the dynamic data augmentation of RT-DETRv2 (arXiv 2407.17140, 3.2)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from rtdetrv2_train.errors import UserError
+
+MULTISCALE = "multiscale"
+STANDARD_NAMES = ("photometric", "zoom_out", "iou_crop", "flip", MULTISCALE)
+
+
+class AugmentationSchedule:
+    """The epochs, counted from 0, in which each named augmentation is active.
+
+    What is not named in ``phases`` is active throughout. Epochs are those of a run of ``reference_epochs``; a longer or
+    shorter run scales them, so that a tenth of the epochs keeps the same share of strong augmentation.
+
+    Args:
+        phases: for each augmentation ``start`` (first active epoch, None for 0) and ``stop`` (first inactive epoch,
+            None for never).
+        reference_epochs: length of the run that the epochs of ``phases`` are meant for.
+        max_epochs: length of this run.
+        known_names: names of augmentations of this run besides the standard ones.
+
+    Raises:
+        UserError: if a name, a key or an epoch makes no sense.
+    """
+
+    def __init__(
+        self,
+        phases: Mapping[str, Mapping[str, int | None] | None],
+        reference_epochs: int,
+        max_epochs: int,
+        known_names: Collection[str] = (),
+    ) -> None:
+        for name, value in (("reference_epochs", reference_epochs), ("max_epochs", max_epochs)):
+            if not _is_epoch(value) or value < 1:
+                raise UserError(f"data.{name} is {value!r}: give a whole number of epochs, at least 1")
+        self.reference_epochs = reference_epochs
+        self.max_epochs = max_epochs
+        names = sorted({*STANDARD_NAMES, *known_names})
+        self._phases: dict[str, tuple[int, int | None]] = {}
+        for name, phase in phases.items():
+            if name not in names:
+                raise UserError(f"augment.schedule names '{name}', which is no augmentation{_nearest(name, names)}")
+            if phase is not None:
+                self._phases[name] = self._read(name, phase)
+
+    def active(self, name: str, epoch: int) -> bool:
+        """Whether the augmentation takes part in this epoch, counted from 0."""
+        start, stop = self._phases.get(name, (0, None))
+        return start <= epoch and (stop is None or epoch < stop)
+
+    def changes(self, epoch: int) -> list[str]:
+        """What switches on or off at the beginning of this epoch, one line each; nothing for epoch 0."""
+        if epoch == 0:
+            return []
+        lines = []
+        for name in self._phases:
+            before, now = self.active(name, epoch - 1), self.active(name, epoch)
+            if before != now:
+                lines.append(f"{name} is {'on' if now else 'off'} from epoch {epoch} of {self.max_epochs}")
+        return lines
+
+    def _read(self, name: str, phase: Mapping[str, Any]) -> tuple[int, int | None]:
+        for key, value in phase.items():
+            where = f"augment.schedule.{name}.{key}"
+            if key not in ("start", "stop"):
+                raise UserError(f"{where} is no key of a schedule{_nearest(key, ['start', 'stop'])}")
+            if value is not None and (not _is_epoch(value) or value < 0):
+                raise UserError(f"{where} is {value!r}: give an epoch, a whole number from 0, or null")
+        start, stop = phase.get("start"), phase.get("stop")
+        if stop is not None and stop < (start or 0):
+            raise UserError(f"augment.schedule.{name} stops at epoch {stop}, before it starts at {start}: swap them")
+        return self._scaled(start or 0), None if stop is None else self._scaled(stop)
+
+    def _scaled(self, epoch: int) -> int:
+        """The epoch of this run; at least 1 unless it is 0, so that what starts or stops later is not lost."""
+        return max(1, epoch * self.max_epochs // self.reference_epochs) if epoch > 0 else 0
+
+
+def _is_epoch(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.0)
+    return f": did you mean '{close[0]}'? (known: {', '.join(names)})"

@@ -1,0 +1,227 @@
+"""COCO detection metrics of detections collected on one or many processes.
+
+Bit for bit the numbers of pycocotools on the same boxes, with its traps removed: ids beyond 2^53 keep their last
+digits, an annotation with id 0 can be matched, an evaluation without any detection works, and a box of NaN matches
+nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from pycocotools.cocoeval import COCOeval
+from torch import Tensor
+
+from rtdetrv2_train.batch import Detections
+from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.evaluation.exchange import gather_rows, is_distributed
+from rtdetrv2_train.evaluation.metrics import NOTHING_TO_MEASURE, ClassMetrics, CocoMetrics
+from rtdetrv2_train.evaluation.precision_recall import BoxTable, precision_recall
+
+
+@dataclass(frozen=True)
+class _Collected:
+    """Detections of M images, D in all, one image after the other; on the CPU.
+
+    Attributes:
+        image_ids: int64 ``[M]``, ids of the annotation file.
+        counts: int64 ``[M]``, detections of each image.
+        labels: int32 ``[D]``, class indices.
+        boxes: float32 ``[D, 4]``, xyxy in pixels.
+        scores: float32 ``[D]``.
+    """
+
+    image_ids: Tensor
+    counts: Tensor
+    labels: Tensor
+    boxes: Tensor
+    scores: Tensor
+
+    @classmethod
+    def concatenated(cls, parts: Sequence[_Collected]) -> _Collected:
+        empty = cls(
+            image_ids=torch.zeros(0, dtype=torch.int64),
+            counts=torch.zeros(0, dtype=torch.int64),
+            labels=torch.zeros(0, dtype=torch.int32),
+            boxes=torch.zeros(0, 4),
+            scores=torch.zeros(0),
+        )
+        return cls(*(torch.cat([getattr(part, f.name) for part in (empty, *parts)]) for f in fields(cls)))
+
+    def every_image_once(self) -> _Collected:
+        """Without the second and later appearances of an image, as samplers make when they fill up the last batch."""
+        _, first = np.unique(self.image_ids.numpy(), return_index=True)
+        if len(first) == len(self.image_ids):
+            return self
+        kept = torch.zeros(len(self.image_ids), dtype=torch.bool)
+        kept[torch.from_numpy(first)] = True
+        rows = torch.repeat_interleave(kept, self.counts)
+        return _Collected(
+            self.image_ids[kept], self.counts[kept], self.labels[rows], self.boxes[rows], self.scores[rows]
+        )
+
+
+class CocoEvaluator:
+    """Collects the detections of a data set and computes its COCO metrics.
+
+    Call :meth:`update` for each batch, :meth:`gather` once when several processes share the work, :meth:`compute`, and
+    :meth:`reset` before the next round.
+
+    Args:
+        ground_truth: COCO-style ``images`` (``id``), ``annotations`` (``image_id``, ``category_id``, ``bbox`` as
+            left, top, width, height in pixels, and optionally ``area``, by default that of the box, and ``iscrowd``)
+            and ``categories`` (``id``, and optionally ``name``). Annotations of other images or categories are left
+            out, as pycocotools does. It is not changed.
+        category_ids: the category id of each class index, in the order of the model's classes.
+
+    Raises:
+        UserError: if a part of the ground truth is missing, or it lacks a category that the model knows.
+    """
+
+    def __init__(self, ground_truth: Mapping[str, Any], category_ids: Sequence[int]) -> None:
+        for key in ("images", "annotations", "categories"):
+            if key not in ground_truth:
+                raise UserError(f"the ground truth has no '{key}'; evaluate on an annotation file in COCO's format")
+        # Ranks in sorted order replace the ids: pycocotools sorts by id, which decides between detections of equal
+        # score and in which order means are summed, so that any other numbering would change the last digits.
+        self._image_ids = np.unique(np.array([image["id"] for image in ground_truth["images"]], dtype=np.int64))
+        names = {int(category["id"]): str(category.get("name", category["id"])) for category in _sorted(ground_truth)}
+        self._category_ranks = {category_id: rank for rank, category_id in enumerate(names)}
+        self._class_names = list(names.values())
+        unknown = [int(category_id) for category_id in category_ids if int(category_id) not in names]
+        if unknown:
+            raise UserError(
+                f"category id {unknown[0]} of the model's classes is not among the ground truth's 'categories' "
+                f"({len(names)} of them); use the annotation file that belongs to these classes or add the category"
+            )
+        self._rank_of_label = np.array([self._category_ranks[int(i)] for i in category_ids], dtype=np.int64)
+        self._truth = self._truth_table(ground_truth["annotations"])
+        counted = self._truth.classes[~self._truth.crowd]
+        self._boxes_of_class = np.bincount(counted, minlength=len(names)).tolist()
+        self._parts: list[_Collected] = []
+
+    def update(self, detections: Detections, image_ids: Tensor) -> None:
+        """Add the detections of a batch.
+
+        Args:
+            detections: of B images, on any device. Of each image, pycocotools counts the best 100 of each class. Those
+                whose box or score is not finite are left out.
+            image_ids: int ``[B]``, ids of the annotation file.
+
+        Raises:
+            UserError: if an image is not part of the ground truth.
+            ValueError: if the shapes do not fit together, or a label is not a class index.
+        """
+        labels = detections.labels.detach().to("cpu", torch.int32)
+        boxes = detections.boxes.detach().to("cpu", torch.float32)
+        scores = detections.scores.detach().to("cpu", torch.float32)
+        image_ids = image_ids.detach().to("cpu", torch.int64).reshape(-1)
+        if labels.ndim != 2 or boxes.shape != (*labels.shape, 4) or scores.shape != labels.shape:
+            raise ValueError(
+                f"detections do not fit together: labels {tuple(labels.shape)}, boxes {tuple(boxes.shape)}, "
+                f"scores {tuple(scores.shape)}"
+            )
+        if len(image_ids) != len(labels):
+            raise ValueError(f"detections of {len(labels)} images but {len(image_ids)} image ids")
+        foreign = np.setdiff1d(image_ids.numpy(), self._image_ids)
+        if len(foreign):
+            raise UserError(
+                f"image id {foreign[0]} is not in the ground truth ({len(self._image_ids)} images); "
+                "evaluate with the annotation file that the images come from"
+            )
+        if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < len(self._rank_of_label)):
+            raise ValueError(
+                f"labels from {int(labels.min())} to {int(labels.max())}, but {len(self._rank_of_label)} classes"
+            )
+        # pycocotools lets a box of NaN match anything, and a diverged model would come out well.
+        finite = boxes.isfinite().all(-1) & scores.isfinite()
+        self._parts.append(_Collected(image_ids, finite.sum(1), labels[finite], boxes[finite], scores[finite]))
+
+    def gather(self) -> None:
+        """Exchange what all processes have collected, after which each holds everything.
+
+        A collective operation: every rank must call it, also one without detections. An image that several ranks
+        have counts once, as the lowest of these ranks saw it. Does nothing in a single process.
+        """
+        if not is_distributed():
+            return
+        own = _Collected.concatenated(self._parts).every_image_once()
+        together = _Collected(*(gather_rows(getattr(own, f.name)) for f in fields(_Collected)))
+        self._parts = [together.every_image_once()]
+
+    def compute(self) -> CocoMetrics:
+        """The metrics over all images of the ground truth; an image without detections counts as one where none are.
+
+        May be called at any time and repeatedly; what has been collected stays.
+        """
+        found = self._found_table(_Collected.concatenated(self._parts).every_image_once())
+        evaluation = COCOeval(iouType="bbox")
+        precision, recall = precision_recall(self._truth, found, len(self._class_names), evaluation.params)
+        evaluation.eval = {"precision": precision, "recall": recall}
+        # It prints the table that it also returns.
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation.summarize()
+        # In the order in which pycocotools summarises, which is that of the fields.
+        names = [f.name for f in fields(CocoMetrics) if f.name != "per_class"]
+        numbers = {name: float(number) for name, number in zip(names, evaluation.stats, strict=True)}
+        return CocoMetrics(**numbers, per_class=self._per_class(precision, recall))
+
+    def reset(self) -> None:
+        """Forget all detections."""
+        self._parts = []
+
+    def _truth_table(self, annotations: Sequence[Mapping[str, Any]]) -> BoxTable:
+        ranks = {image_id: rank for rank, image_id in enumerate(self._image_ids.tolist())}
+        kept = [a for a in annotations if a["image_id"] in ranks and a["category_id"] in self._category_ranks]
+        boxes = np.array([a["bbox"] for a in kept], dtype=np.float64).reshape(-1, 4)
+        return BoxTable(
+            images=np.array([ranks[a["image_id"]] for a in kept], dtype=np.int64),
+            classes=np.array([self._category_ranks[a["category_id"]] for a in kept], dtype=np.int64),
+            boxes=boxes,
+            areas=np.array([a.get("area", a["bbox"][2] * a["bbox"][3]) for a in kept], dtype=np.float64),
+            scores=np.zeros(len(kept)),
+            crowd=np.array([bool(a.get("iscrowd", 0)) for a in kept], dtype=bool),
+        )
+
+    def _found_table(self, collected: _Collected) -> BoxTable:
+        # Widths and areas in float64, so that they equal those of an evaluation from a JSON file of results.
+        corners = collected.boxes.double().numpy()
+        sizes = corners[:, 2:] - corners[:, :2]
+        image_ranks = np.searchsorted(self._image_ids, collected.image_ids.numpy())
+        return BoxTable(
+            images=np.repeat(image_ranks, collected.counts.numpy()),
+            classes=self._rank_of_label[collected.labels.numpy()],
+            boxes=np.concatenate([corners[:, :2], sizes], axis=1),
+            areas=sizes[:, 0] * sizes[:, 1],
+            scores=collected.scores.double().numpy(),
+            crowd=np.zeros(len(corners), dtype=bool),
+        )
+
+    def _per_class(self, precision_TRKAM: np.ndarray, recall_TKAM: np.ndarray) -> list[ClassMetrics]:
+        # Area range 0 is "all", and the last limit is 100 detections.
+        precision, recall = precision_TRKAM[:, :, :, 0, -1], recall_TKAM[:, :, 0, -1]
+        return [
+            ClassMetrics(
+                name=name,
+                AP=_mean_of_measured(precision[:, :, k]),
+                AP50=_mean_of_measured(precision[0, :, k]),
+                AR100=_mean_of_measured(recall[:, k]),
+                num_boxes=self._boxes_of_class[k],
+            )
+            for k, name in enumerate(self._class_names)
+        ]
+
+
+def _sorted(ground_truth: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return sorted(ground_truth["categories"], key=lambda category: int(category["id"]))
+
+
+def _mean_of_measured(values: np.ndarray) -> float:
+    measured = values[values > -1]
+    return float(measured.mean()) if measured.size else NOTHING_TO_MEASURE

@@ -1,0 +1,86 @@
+"""The numbers of an evaluation, as values that can be printed, compared and saved."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+NOTHING_TO_MEASURE = -1.0
+"""What a metric is where the ground truth has no box to measure it on, as in pycocotools. No metric is ever NaN."""
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """How well one class is found. Fractions in [0, 1], or -1 where the ground truth has no box of the class.
+
+    Attributes:
+        name: name of the category in the annotation file.
+        AP: average precision, mean over IoU 0.50 to 0.95 in steps of 0.05.
+        AP50: average precision at IoU 0.50.
+        AR100: recall with at most 100 detections of the class in an image, mean over the same IoUs.
+        num_boxes: ground-truth boxes of the class, crowds not counted.
+    """
+
+    name: str
+    AP: float
+    AP50: float
+    AR100: float
+    num_boxes: int
+
+
+@dataclass(frozen=True)
+class CocoMetrics:
+    """The twelve numbers of the COCO benchmark and those of each class.
+
+    Fractions in [0, 1]; -1 (:data:`NOTHING_TO_MEASURE`) where the ground truth has no box to measure on, such as
+    ``AP_small`` without a small box. Small is an area below 32 x 32 pixels, large one above 96 x 96.
+
+    Attributes:
+        AP: average precision, mean over classes and IoU 0.50 to 0.95 in steps of 0.05.
+        AP50: average precision at IoU 0.50.
+        AP75: average precision at IoU 0.75.
+        AP_small: AP of small boxes.
+        AP_medium: AP of medium boxes.
+        AP_large: AP of large boxes.
+        AR1: recall with at most 1 detection of each class in an image, mean over classes and IoUs.
+        AR10: the same with at most 10.
+        AR100: the same with at most 100.
+        AR_small: AR100 of small boxes.
+        AR_medium: AR100 of medium boxes.
+        AR_large: AR100 of large boxes.
+        per_class: every category of the ground truth, in the order of their ids.
+    """
+
+    AP: float
+    AP50: float
+    AP75: float
+    AP_small: float
+    AP_medium: float
+    AP_large: float
+    AR1: float
+    AR10: float
+    AR100: float
+    AR_small: float
+    AR_medium: float
+    AR_large: float
+    per_class: list[ClassMetrics]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The twelve numbers under their names and ``per_class`` as a list of dictionaries, ready for JSON."""
+        return asdict(self)
+
+    def save(self, path: Path | str) -> None:
+        """Write the metrics as JSON.
+
+        A reader sees the file of before or the whole new one, never a part, even if the process dies while writing.
+
+        Args:
+            path: the file; its folder must exist.
+        """
+        path = Path(path)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        unfinished.write_text(json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        unfinished.replace(path)

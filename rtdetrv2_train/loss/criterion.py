@@ -1,0 +1,123 @@
+"""The training loss: varifocal classification, L1 and GIoU, on every set of predictions at once.
+
+Shape suffixes: G prediction sets, L decoder layers, B batch, Q queries, C classes, N boxes of the batch, K matched pairs
+of one set.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rtdetrv2_train.batch import Targets
+from rtdetrv2_train.boxes import cxcywh_to_xyxy, overlap
+from rtdetrv2_train.loss.matcher import Assignment, HungarianMatcher
+from rtdetrv2_train.model.output import ModelOutput
+
+
+class Criterion(nn.Module):
+    """Loss of RT-DETRv2 (RT-DETR, arXiv 2304.08069, equation 3 and section 4.1).
+
+    Args:
+        matcher: assigns queries to boxes.
+        vfl_weight: weight of the varifocal loss.
+        box_weight: weight of the L1 loss.
+        giou_weight: weight of the GIoU loss.
+        alpha: weight of negatives in the varifocal loss.
+        gamma: exponent of their predicted score.
+    """
+
+    def __init__(
+        self,
+        matcher: HungarianMatcher | None = None,
+        vfl_weight: float = 1.0,
+        box_weight: float = 5.0,
+        giou_weight: float = 2.0,
+        alpha: float = 0.75,
+        gamma: float = 2.0,
+    ) -> None:
+        super().__init__()
+        self.matcher = matcher or HungarianMatcher()
+        self.weights = {"vfl": vfl_weight, "bbox": box_weight, "giou": giou_weight}
+        self.alpha = alpha
+        self.gamma = gamma
+
+    def forward(self, output: ModelOutput, targets: Targets) -> dict[str, Tensor]:
+        """Weighted loss terms.
+
+        Args:
+            output: predictions of a model in training mode.
+            targets: the ground truth that the model was given.
+
+        Returns:
+            scalars under the reference's names, whose sum is the loss: ``loss_vfl``, ``loss_bbox`` and ``loss_giou`` of
+            the last decoder layer; the same with ``_aux_i`` for the layers before it, ``_enc_0`` for the encoder's
+            proposals and ``_dn_i`` for the denoising queries of layer i.
+
+        Raises:
+            ValueError: if the output is that of a model in evaluation mode.
+        """
+        if output.encoder_logits is None or output.encoder_boxes is None:
+            raise ValueError("the loss needs the output of a model in training mode: call model.train() first")
+        logits_GBQC = torch.cat([output.logits, output.encoder_logits[None]]).float()
+        boxes_GBQ4 = torch.cat([output.boxes, output.encoder_boxes[None]]).float()
+        pending = self.matcher.begin(logits_GBQC, boxes_GBQ4, targets)
+        num_boxes = _mean_number_of_boxes(targets)
+
+        num_layers = len(output.logits)
+        names = [f"_aux_{layer}" for layer in range(num_layers - 1)] + ["", "_enc_0"]
+        parts = []
+        if output.denoising is not None:  # queued while the costs travel to the host
+            layout = output.denoising.layout
+            query = layout.positive_queries(targets)
+            target = torch.arange(query.shape[1], device=query.device).expand_as(query)
+            shared = Assignment(query=query.reshape(1, -1), target=target.reshape(1, -1))
+            terms = self._terms(output.denoising.logits.float(), output.denoising.boxes.float(), shared, targets)
+            parts.append((terms / (num_boxes * layout.num_groups), [f"_dn_{layer}" for layer in range(num_layers)]))
+        parts.append((self._terms(logits_GBQC, boxes_GBQ4, pending.solve(), targets) / num_boxes, names))
+
+        losses: dict[str, Tensor] = {}
+        for terms, suffixes in parts:
+            keys = [f"loss_{kind}{suffix}" for kind in self.weights for suffix in suffixes]
+            losses.update(zip(keys, terms.flatten().unbind(), strict=True))
+        return losses
+
+    def _terms(
+        self, logits_GBQC: Tensor, boxes_GBQ4: Tensor, assignment: Assignment, targets: Targets
+    ) -> Tensor:
+        """Weighted sums of the varifocal, L1 and GIoU loss of each set, ``[3, G]``."""
+        num_sets = len(logits_GBQC)
+        set_G1 = torch.arange(num_sets, device=logits_GBQC.device)[:, None]
+        image = targets.image_index[assignment.target]
+        truth = targets.boxes[assignment.target]
+        predicted_GK4 = boxes_GBQ4[set_G1, image, assignment.query]
+        iou_GK, giou_GK = overlap(cxcywh_to_xyxy(predicted_GK4), cxcywh_to_xyxy(truth))
+        l1_G = (predicted_GK4 - truth).abs().sum((1, 2))
+        giou_G = (1 - giou_GK).sum(1)
+
+        # Varifocal loss (Zhang et al., arXiv 2008.13367, equation 2): a matched class is weighted by the IoU it should
+        # predict, every other class by alpha * score^gamma.
+        with torch.no_grad():
+            at = (set_G1, image, assignment.query, targets.labels[assignment.target])
+            iou_GK = iou_GK.detach()
+            wanted = torch.zeros_like(logits_GBQC).index_put_(at, iou_GK)
+            weight = logits_GBQC.sigmoid().pow_(self.gamma).mul_(self.alpha).index_put_(at, iou_GK)
+        vfl = F.binary_cross_entropy_with_logits(logits_GBQC, wanted, weight, reduction="none")
+        return torch.stack(
+            [
+                vfl.flatten(1).sum(1) * self.weights["vfl"],
+                l1_G * self.weights["bbox"],
+                giou_G * self.weights["giou"],
+            ]
+        )
+
+
+def _mean_number_of_boxes(targets: Targets) -> Tensor | float:
+    """Boxes of the batch, averaged over all processes and at least 1, without waiting for the device."""
+    count = sum(targets.counts)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        total = torch.tensor(float(count), device=targets.boxes.device)
+        torch.distributed.all_reduce(total)
+        return (total / torch.distributed.get_world_size()).clamp(min=1)
+    return max(float(count), 1.0)

@@ -1,0 +1,282 @@
+"""The decoder: queries chosen by the encoder, refined layer by layer (RT-DETRv2, section 2).
+
+Shape suffixes: B batch, N tokens of all feature maps, Q queries (T denoising ones before them), D model width,
+C classes, L layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rtdetrv2_train.batch import Targets
+from rtdetrv2_train.model.deformable_attention import MultiScaleDeformableAttention, SamplingMethod
+from rtdetrv2_train.model.denoising import DenoisingLayout, noisy_queries
+from rtdetrv2_train.model.layers import MLP, ConvNorm, SelfAttention, ShapeCache, inverse_sigmoid
+from rtdetrv2_train.model.output import DenoisingOutput, ModelOutput
+
+PRIOR_PROBABILITY = 0.01  # of any class at the start (focal loss, arXiv 1708.02002, section 4.1)
+
+
+def make_anchors(sizes: Sequence[tuple[int, int]], base_size: float = 0.05, margin: float = 0.01) -> tuple[Tensor, Tensor]:
+    """One anchor box at each position of each feature map, as logits.
+
+    Args:
+        sizes: (height, width) of each map, finest first; anchors double in size from one to the next.
+        base_size: side of the finest anchors as a share of the image.
+        margin: anchors that reach closer than this to 0 or 1 in any of cx, cy, w, h are not valid.
+
+    Returns:
+        logits of cxcywh ``[1, N, 4]``, infinite where not valid, and validity ``[1, N, 1]`` boolean.
+    """
+    anchors = []
+    for level, (height, width) in enumerate(sizes):
+        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        centres = (torch.stack([columns, rows], -1) + 0.5) / torch.tensor([width, height])
+        anchors.append(torch.cat([centres, torch.full_like(centres, base_size * 2.0**level)], -1).flatten(0, 1))
+    anchors_1N4 = torch.cat(anchors)[None]
+    valid_1N1 = ((anchors_1N4 > margin) & (anchors_1N4 < 1 - margin)).all(-1, keepdim=True)
+    logits_1N4 = torch.log(anchors_1N4 / (1 - anchors_1N4))
+    return logits_1N4.masked_fill(~valid_1N1, torch.inf), valid_1N1
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention among queries, deformable attention to the image, feed-forward; a norm after each.
+
+    Args:
+        width: model width D.
+        num_heads: attention heads.
+        feedforward_width: hidden width of the feed-forward part.
+        num_points: sampling points per head for each level.
+        method: how points are sampled.
+    """
+
+    def __init__(
+        self, width: int, num_heads: int, feedforward_width: int, num_points: Sequence[int], method: SamplingMethod
+    ) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(width, num_heads)
+        self.norm1 = nn.LayerNorm(width)
+        self.cross_attn = MultiScaleDeformableAttention(width, num_heads, num_points, method)
+        self.norm2 = nn.LayerNorm(width)
+        self.linear1 = nn.Linear(width, feedforward_width)
+        self.linear2 = nn.Linear(feedforward_width, width)
+        self.norm3 = nn.LayerNorm(width)
+        nn.init.xavier_uniform_(self.linear1.weight)
+        nn.init.xavier_uniform_(self.linear2.weight)
+
+    def forward(
+        self,
+        x_BQD: Tensor,
+        position_BQD: Tensor,
+        reference_BQ4: Tensor,
+        feature_maps: Sequence[Tensor],
+        visible_QQ: Tensor | None,
+    ) -> Tensor:
+        """``[B, Q, D]`` to ``[B, Q, D]``."""
+        x_BQD = self.norm1(x_BQD + self.self_attn(x_BQD, position_BQD, visible_QQ))
+        x_BQD = self.norm2(x_BQD + self.cross_attn(x_BQD + position_BQD, reference_BQ4, feature_maps))
+        return self.norm3(x_BQD + self.linear2(F.relu(self.linear1(x_BQD), inplace=True)))
+
+
+class _DecoderLayers(nn.Module):
+    """Layers under the name ``layers``, as released checkpoints have them."""
+
+    def __init__(self, layers: list[DecoderLayer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+
+class Decoder(nn.Module):
+    """Chooses queries from the encoder's maps and refines their boxes and classes.
+
+    Args:
+        num_classes: number of classes C.
+        in_channels: channels of the encoder's maps.
+        width: model width D.
+        num_queries: queries Q; fewer are used on images with fewer positions.
+        num_layers: decoder layers L.
+        num_eval_layers: layers used in evaluation, at most L; None for all.
+        num_heads: attention heads.
+        feedforward_width: hidden width of the feed-forward parts.
+        num_points: sampling points per head for each level.
+        sampling: ``default`` (bilinear) or ``discrete``.
+        num_denoising: positive denoising queries, about; 0 for none.
+        label_noise_ratio: see :func:`noisy_queries`.
+        box_noise_scale: see :func:`noisy_queries`.
+        image_size: (height, width) whose anchors are kept in the state dict, as released checkpoints do.
+    """
+
+    anchors: Tensor
+    valid_mask: Tensor
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: Sequence[int],
+        width: int = 256,
+        num_queries: int = 300,
+        num_layers: int = 6,
+        num_eval_layers: int | None = None,
+        num_heads: int = 8,
+        feedforward_width: int = 1024,
+        num_points: Sequence[int] = (4, 4, 4),
+        sampling: SamplingMethod = "default",
+        num_denoising: int = 100,
+        label_noise_ratio: float = 0.5,
+        box_noise_scale: float = 1.0,
+        image_size: tuple[int, int] = (640, 640),
+    ) -> None:
+        super().__init__()
+        if len(num_points) != len(in_channels):
+            raise ValueError(f"num_points gives {len(num_points)} levels, but the encoder has {len(in_channels)}")
+        if num_eval_layers is not None and not 1 <= num_eval_layers <= num_layers:
+            raise ValueError(f"num_eval_layers must be from 1 to {num_layers}, not {num_eval_layers}")
+        self.num_queries = num_queries
+        self.num_eval_layers = num_eval_layers or num_layers
+        self.num_denoising = num_denoising
+        self.label_noise_ratio = label_noise_ratio
+        self.box_noise_scale = box_noise_scale
+
+        self.input_proj = nn.ModuleList(ConvNorm(channels, width, 1) for channels in in_channels)
+        layers = [DecoderLayer(width, num_heads, feedforward_width, num_points, sampling) for _ in range(num_layers)]
+        self.decoder = _DecoderLayers(layers)
+        if num_denoising > 0:
+            self.denoising_class_embed = nn.Embedding(num_classes + 1, width, padding_idx=num_classes)
+        self.query_pos_head = MLP(4, 2 * width, width, 2)
+        self.enc_output = nn.Sequential(OrderedDict(proj=nn.Linear(width, width), norm=nn.LayerNorm(width)))
+        self.enc_score_head = nn.Linear(width, num_classes)
+        self.enc_bbox_head = MLP(width, width, 4, 3)
+        self.dec_score_head = nn.ModuleList(nn.Linear(width, num_classes) for _ in range(num_layers))
+        self.dec_bbox_head = nn.ModuleList(MLP(width, width, 4, 3) for _ in range(num_layers))
+        self._reset_parameters()
+
+        self.anchor_sizes = [(image_size[0] // stride, image_size[1] // stride) for stride in (8, 16, 32)]
+        anchors, valid_mask = make_anchors(self.anchor_sizes)
+        self.register_buffer("anchors", anchors)
+        self.register_buffer("valid_mask", valid_mask)
+        self._anchors: ShapeCache[tuple[Tensor, Tensor]] = ShapeCache()
+        self._visible: ShapeCache[Tensor] = ShapeCache()
+
+    def _reset_parameters(self) -> None:
+        bias = -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY)
+        for score_head in (self.enc_score_head, *self.dec_score_head):
+            nn.init.constant_(score_head.bias, bias)
+        for box_head in (self.enc_bbox_head, *self.dec_bbox_head):  # boxes start at their reference
+            nn.init.zeros_(box_head.layers[-1].weight)
+            nn.init.zeros_(box_head.layers[-1].bias)
+        for layer in (self.enc_output.proj, *self.query_pos_head.layers, *(p.conv for p in self.input_proj)):
+            nn.init.xavier_uniform_(layer.weight)
+
+    def forward(self, feature_maps: Sequence[Tensor], targets: Targets | None = None) -> ModelOutput:
+        """Detect objects.
+
+        Args:
+            feature_maps: ``[B, C, h, w]`` per level from the encoder, finest first.
+            targets: ground truth, for the denoising queries of training.
+
+        Returns:
+            predictions of the last evaluated layer in evaluation; of all layers, the encoder and the denoising
+            queries in training.
+        """
+        maps = [project(feature_map) for project, feature_map in zip(self.input_proj, feature_maps, strict=True)]
+        content_BQD, reference_logits_BQ4, encoder_logits_BQC = self._select_queries(maps)
+        encoder_boxes_BQ4 = reference_logits_BQ4.sigmoid()
+        content_BQD, reference_logits_BQ4 = content_BQD.detach(), reference_logits_BQ4.detach()
+        if not self.training:
+            logits, boxes = self._refine(content_BQD, reference_logits_BQ4, maps, None)
+            return ModelOutput(logits[-1], boxes[-1])
+
+        if self.num_denoising == 0:
+            logits, boxes = self._refine(content_BQD, reference_logits_BQ4, maps, None)
+            return ModelOutput(torch.stack(logits), torch.stack(boxes), encoder_logits_BQC, encoder_boxes_BQ4)
+
+        if targets is None:
+            raise ValueError("training with denoising queries needs targets: call model(images, targets)")
+        layout = DenoisingLayout.of(targets.counts, self.num_denoising)
+        num_matching = content_BQD.shape[1]
+        noisy_BTD, noisy_logits_BT4 = noisy_queries(
+            targets, layout, self.denoising_class_embed, self.label_noise_ratio, self.box_noise_scale
+        )
+        visible = self._visible.get(
+            (layout, num_matching, content_BQD.device), lambda: layout.visible(num_matching, content_BQD.device)
+        )
+        content = torch.cat([noisy_BTD.to(content_BQD.dtype), content_BQD], 1)
+        reference_logits = torch.cat([noisy_logits_BT4, reference_logits_BQ4], 1)
+        logits_list, boxes_list = self._refine(content, reference_logits, maps, visible)
+        sizes = [layout.num_queries, num_matching]
+        noisy_logits, logits_LBQC = torch.stack(logits_list).split(sizes, 2)
+        noisy_boxes, boxes_LBQ4 = torch.stack(boxes_list).split(sizes, 2)
+        denoising = DenoisingOutput(layout, noisy_logits, noisy_boxes)
+        return ModelOutput(logits_LBQC, boxes_LBQ4, encoder_logits_BQC, encoder_boxes_BQ4, denoising)
+
+    def _select_queries(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The positions with the best class scores.
+
+        Returns:
+            content ``[B, Q, D]``, box logits ``[B, Q, 4]``, class logits ``[B, Q, C]``.
+        """
+        memory_BND = torch.cat([feature_map.flatten(2).transpose(1, 2) for feature_map in maps], 1)
+        anchors_1N4, valid_1N1 = self._anchors_for(maps)
+        with torch.no_grad():
+            # Only chosen positions receive a gradient, so all others can pass without leaving a trace.
+            scores_BN = self.enc_score_head(self.enc_output(memory_BND * valid_1N1)).amax(-1)
+            chosen_BQ = scores_BN.topk(min(self.num_queries, scores_BN.shape[1]), 1).indices
+        index = chosen_BQ[..., None]
+        chosen_BQD = memory_BND.gather(1, index.expand(-1, -1, memory_BND.shape[-1]))
+        content_BQD = self.enc_output(chosen_BQD * valid_1N1[0][chosen_BQ])
+        box_logits_BQ4 = self.enc_bbox_head(content_BQD) + anchors_1N4[0][chosen_BQ]
+        return content_BQD, box_logits_BQ4, self.enc_score_head(content_BQD)
+
+    def _anchors_for(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        sizes = [(feature_map.shape[2], feature_map.shape[3]) for feature_map in maps]
+        if sizes == self.anchor_sizes:
+            return self.anchors, self.valid_mask
+
+        def make() -> tuple[Tensor, Tensor]:
+            anchors, valid = make_anchors(sizes)
+            return anchors.to(maps[0].device), valid.to(maps[0].device)
+
+        return self._anchors.get((tuple(sizes), maps[0].device), make)
+
+    def _refine(
+        self, x_BQD: Tensor, reference_logits_BQ4: Tensor, maps: Sequence[Tensor], visible_QQ: Tensor | None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Run the layers; each corrects the boxes of the one before.
+
+        A layer's box is trained through its own correction and that of the layer before ("look forward twice", DINO
+        3.5): attention and the next correction start from boxes without gradient.
+
+        Returns:
+            logits ``[B, Q, C]`` and boxes ``[B, Q, 4]`` for each layer in training, for the last one in evaluation.
+        """
+        num_layers = len(self.decoder.layers) if self.training else self.num_eval_layers
+        reference_BQ4 = reference_logits_BQ4.sigmoid()
+        previous_BQ4: Tensor | None = None
+        logits: list[Tensor] = []
+        boxes: list[Tensor] = []
+        for index, layer in enumerate(self.decoder.layers[:num_layers]):
+            x_BQD = layer(x_BQD, self.query_pos_head(reference_BQ4), reference_BQ4, maps, visible_QQ)
+            correction_BQ4 = self.dec_bbox_head[index](x_BQD)
+            refined_BQ4 = (correction_BQ4 + inverse_sigmoid(reference_BQ4)).sigmoid()
+            if self.training or index == num_layers - 1:
+                logits.append(self.dec_score_head[index](x_BQD))
+                boxes.append(
+                    refined_BQ4
+                    if previous_BQ4 is None or not self.training
+                    else (correction_BQ4 + inverse_sigmoid(previous_BQ4)).sigmoid()
+                )
+            previous_BQ4 = refined_BQ4
+            reference_BQ4 = refined_BQ4.detach()
+        return logits, boxes
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
+        # Anchors follow from the image size, so a checkpoint trained at another one loads just as well.
+        state_dict = {k: v for k, v in state_dict.items() if k not in (prefix + "anchors", prefix + "valid_mask")}
+        state_dict |= {prefix + "anchors": self.anchors, prefix + "valid_mask": self.valid_mask}
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[arg-type]

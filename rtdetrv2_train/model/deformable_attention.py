@@ -1,0 +1,116 @@
+"""Multi-scale deformable attention with its own number of points per level (RT-DETRv2, sections 2.1 and 2.2).
+
+Shape suffixes: B batch, Q queries, H heads, P points, D model width, C channels of a head, h and w height and width of
+a feature map.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SamplingMethod = Literal["default", "discrete"]
+
+
+class MultiScaleDeformableAttention(nn.Module):
+    """Every query reads a few points of each feature map, around its reference box.
+
+    Args:
+        width: model width D.
+        num_heads: number of heads H, a divisor of ``width``.
+        num_points: sampling points per head for each level.
+        method: ``default`` samples bilinearly; ``discrete`` reads the nearest pixel, which needs no ``grid_sample`` at
+            deployment. Offsets have no gradient there, so they are not trained.
+        offset_scale: reach of the offsets as a share of the reference box.
+    """
+
+    num_points_scale: Tensor
+
+    def __init__(
+        self,
+        width: int,
+        num_heads: int,
+        num_points: Sequence[int],
+        method: SamplingMethod = "default",
+        offset_scale: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if method not in ("default", "discrete"):
+            raise ValueError(f"unknown sampling method '{method}': use default or discrete")
+        self.num_heads = num_heads
+        self.num_points = list(num_points)
+        self.method = method
+        self.offset_scale = offset_scale
+        total_points = num_heads * sum(num_points)
+        self.sampling_offsets = nn.Linear(width, total_points * 2)
+        self.attention_weights = nn.Linear(width, total_points)
+        self.value_proj = nn.Linear(width, width)
+        self.output_proj = nn.Linear(width, width)
+        self.register_buffer("num_points_scale", torch.tensor([1 / n for n in num_points for _ in range(n)]))
+        self._reset_parameters()
+        self.sampling_offsets.requires_grad_(method == "default")
+
+    def _reset_parameters(self) -> None:
+        # Each head starts out looking in one direction, its n-th point n steps away (Deformable DETR, section A.4).
+        angles = torch.arange(self.num_heads) * (2.0 * math.pi / self.num_heads)
+        directions_H2 = torch.stack([angles.cos(), angles.sin()], -1)
+        directions_H2 = directions_H2 / directions_H2.abs().amax(-1, keepdim=True)
+        steps_P = torch.cat([torch.arange(1, n + 1) for n in self.num_points])
+        nn.init.zeros_(self.sampling_offsets.weight)
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_((directions_H2[:, None] * steps_P[None, :, None]).flatten())
+        nn.init.zeros_(self.attention_weights.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        for projection in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+
+    def forward(self, query_BQD: Tensor, reference_BQ4: Tensor, feature_maps: Sequence[Tensor]) -> Tensor:
+        """Attend to the feature maps.
+
+        Args:
+            query_BQD: queries with their position embedding, ``[B, Q, D]``.
+            reference_BQ4: reference boxes, cxcywh in [0, 1], ``[B, Q, 4]``.
+            feature_maps: ``[B, D, h, w]`` for each level.
+
+        Returns:
+            ``[B, Q, D]``.
+        """
+        batch, num_queries, _ = query_BQD.shape
+        heads = self.num_heads
+        offsets_BQHP2 = self.sampling_offsets(query_BQD).view(batch, num_queries, heads, -1, 2)
+        weights_BQHP = self.attention_weights(query_BQD).view(batch, num_queries, heads, -1).softmax(-1)
+
+        reach = reference_BQ4[:, :, None, None, 2:] * (self.num_points_scale[:, None] * self.offset_scale)
+        locations_BQHP2 = reference_BQ4[:, :, None, None, :2] + offsets_BQHP2 * reach
+        # heads join the batch, as grid_sample has no other place for them
+        locations = locations_BQHP2.transpose(1, 2).flatten(0, 1)
+        weights = weights_BQHP.transpose(1, 2).flatten(0, 1)[:, None]
+
+        sample = _sample_bilinear if self.method == "default" else _sample_nearest
+        kernel = self.value_proj.weight[:, :, None, None]
+        samples = [
+            sample(F.conv2d(feature_map, kernel, self.value_proj.bias).view(batch * heads, -1, *feature_map.shape[2:]), at)
+            for feature_map, at in zip(feature_maps, locations.split(self.num_points, 2), strict=True)
+        ]
+        attended = (torch.cat(samples, -1) * weights).sum(-1)  # [B * H, C, Q]
+        return self.output_proj(attended.view(batch, -1, num_queries).transpose(1, 2))
+
+
+def _sample_bilinear(values: Tensor, locations: Tensor) -> Tensor:
+    """``[N, C, h, w]`` read at ``[N, Q, P, 2]`` (x, y in [0, 1]) between pixels: ``[N, C, Q, P]``; zero outside."""
+    return F.grid_sample(values, 2 * locations - 1, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _sample_nearest(values: Tensor, locations: Tensor) -> Tensor:
+    """``[N, C, h, w]`` read at the pixel of ``[N, Q, P, 2]`` (x, y in [0, 1]): ``[N, C, Q, P]``; clamped to the map."""
+    height, width = values.shape[2:]
+    column = (locations[..., 0] * width + 0.5).long().clamp(0, width - 1)
+    row = (locations[..., 1] * height + 0.5).long().clamp(0, height - 1)
+    index = (row * width + column).flatten(1)[:, None].expand(-1, values.shape[1], -1)
+    return values.flatten(2).gather(2, index).unflatten(2, locations.shape[1:3])

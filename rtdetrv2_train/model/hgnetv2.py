@@ -1,0 +1,203 @@
+"""HGNetv2 backbones L, X and H, as PaddleDetection's PP-HGNetV2 defines them.
+
+A block runs several convolutions one after the other, keeps the output of each, and squeezes all of them together.
+Shape suffixes: B batch, C channels, H and W height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rtdetrv2_train.model.layers import FrozenBatchNorm2d
+
+
+@dataclass(frozen=True)
+class StageShape:
+    """One stage.
+
+    Attributes:
+        mid_channels: channels of the convolutions inside a block.
+        out_channels: channels that the stage puts out.
+        blocks: number of blocks.
+        downsample: halve height and width first.
+        light: replace each convolution by a 1x1 and a depthwise one.
+        kernel_size: side of the square kernels.
+        layers: convolutions in a block.
+    """
+
+    mid_channels: int
+    out_channels: int
+    blocks: int
+    downsample: bool = True
+    light: bool = True
+    kernel_size: int = 5
+    layers: int = 6
+
+
+class _ConvNorm(nn.Module):
+    """Convolution without bias, norm, and ReLU unless ``activation`` is False.
+
+    An even kernel has no centre: it is padded on the right and at the bottom only.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        frozen_norm: bool,
+        stride: int = 1,
+        groups: int = 1,
+        activation: bool = True,
+    ) -> None:
+        super().__init__()
+        padding = (kernel_size - 1) // 2
+        conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=False)
+        self.conv: nn.Conv2d | nn.Sequential = (
+            conv if kernel_size % 2 else nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), conv)
+        )
+        self.bn = FrozenBatchNorm2d(out_channels) if frozen_norm else nn.BatchNorm2d(out_channels)
+        self.activation = activation
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        if isinstance(self.bn, FrozenBatchNorm2d):
+            x_BCHW = self._convolve_and_scale(x_BCHW, self.bn)
+        else:
+            x_BCHW = self.bn(self.conv(x_BCHW))
+        return F.relu(x_BCHW, inplace=True) if self.activation else x_BCHW
+
+    def _convolve_and_scale(self, x_BCHW: Tensor, norm: FrozenBatchNorm2d) -> Tensor:
+        # A fixed norm is a scale of the kernel, far smaller than the activations it would otherwise pass over.
+        conv = self.conv
+        if isinstance(conv, nn.Sequential):
+            x_BCHW = conv[0](x_BCHW)
+            conv = cast(nn.Conv2d, conv[1])
+        scale, shift = norm.scale_and_shift()
+        weight = conv.weight * scale[:, None, None, None]
+        return F.conv2d(x_BCHW, weight, shift, conv.stride, conv.padding, groups=conv.groups)
+
+
+class _LightConvNorm(nn.Module):
+    """A 1x1 convolution that mixes channels, then a depthwise one that looks around."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, frozen_norm: bool) -> None:
+        super().__init__()
+        self.conv1 = _ConvNorm(in_channels, out_channels, 1, frozen_norm, activation=False)
+        self.conv2 = _ConvNorm(out_channels, out_channels, kernel_size, frozen_norm, groups=out_channels)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.conv2(self.conv1(x_BCHW))
+
+
+class _Stem(nn.Module):
+    """Images to stride 4, half of the middle channels pooled and half convolved."""
+
+    def __init__(self, mid_channels: int, out_channels: int, frozen_norms: bool) -> None:
+        super().__init__()
+        self.stem1 = _ConvNorm(3, mid_channels, 3, frozen_norms, stride=2)
+        self.stem2a = _ConvNorm(mid_channels, mid_channels // 2, 2, frozen_norms)
+        self.stem2b = _ConvNorm(mid_channels // 2, mid_channels, 2, frozen_norms)
+        self.stem3 = _ConvNorm(2 * mid_channels, mid_channels, 3, frozen_norms, stride=2)
+        self.stem4 = _ConvNorm(mid_channels, out_channels, 1, frozen_norms)
+
+    def forward(self, images_B3HW: Tensor) -> Tensor:
+        x_BCHW = self.stem1(images_B3HW)
+        pooled_BCHW = F.max_pool2d(F.pad(x_BCHW, (0, 1, 0, 1)), kernel_size=2, stride=1)
+        convolved_BCHW = self.stem2b(self.stem2a(x_BCHW))
+        return self.stem4(self.stem3(torch.cat([pooled_BCHW, convolved_BCHW], 1)))
+
+
+class _Block(nn.Module):
+    """Convolutions in a row whose outputs are all gathered; with ``residual`` the input is added."""
+
+    def __init__(self, in_channels: int, shape: StageShape, residual: bool, frozen_norms: bool) -> None:
+        super().__init__()
+        layer = _LightConvNorm if shape.light else _ConvNorm
+        mid, out = shape.mid_channels, shape.out_channels
+        self.layers = nn.ModuleList(
+            layer(in_channels if index == 0 else mid, mid, shape.kernel_size, frozen_norms)
+            for index in range(shape.layers)
+        )
+        self.aggregation_squeeze_conv = _ConvNorm(in_channels + shape.layers * mid, out // 2, 1, frozen_norms)
+        self.aggregation_excitation_conv = _ConvNorm(out // 2, out, 1, frozen_norms)
+        self.residual = residual
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        outputs = [x_BCHW]
+        for layer in self.layers:
+            outputs.append(layer(outputs[-1]))
+        aggregated_BCHW = self.aggregation_excitation_conv(self.aggregation_squeeze_conv(torch.cat(outputs, 1)))
+        return aggregated_BCHW + x_BCHW if self.residual else aggregated_BCHW
+
+
+class _Stage(nn.Module):
+    """Blocks at one stride; all but the first have a residual connection."""
+
+    def __init__(self, in_channels: int, shape: StageShape, frozen_norms: bool) -> None:
+        super().__init__()
+        self.downsample: _ConvNorm | None = None
+        if shape.downsample:
+            self.downsample = _ConvNorm(
+                in_channels, in_channels, 3, frozen_norms, stride=2, groups=in_channels, activation=False
+            )
+        self.blocks = nn.Sequential(
+            *(
+                _Block(in_channels if index == 0 else shape.out_channels, shape, index > 0, frozen_norms)
+                for index in range(shape.blocks)
+            )
+        )
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return self.blocks(x_BCHW if self.downsample is None else self.downsample(x_BCHW))
+
+
+class HGNetV2(nn.Module):
+    """HGNetv2 with features at strides 8, 16 and 32.
+
+    Args:
+        stem_channels: channels inside the stem and after it.
+        stages: the four stages, each with the fields of :class:`StageShape`; the first one keeps stride 4.
+        frozen_stem: do not train the stem.
+        frozen_norms: fix the statistics and affine parameters of all norms.
+    """
+
+    def __init__(
+        self,
+        stem_channels: Sequence[int],
+        stages: Sequence[Mapping[str, Any]],
+        frozen_stem: bool = False,
+        frozen_norms: bool = False,
+    ) -> None:
+        super().__init__()
+        mid_channels, in_channels = stem_channels
+        self.stem = _Stem(mid_channels, in_channels, frozen_norms)
+        self.stem.requires_grad_(not frozen_stem)
+        self.stages = nn.ModuleList()
+        out_channels = []
+        for shape in (StageShape(**stage) for stage in stages):
+            self.stages.append(_Stage(in_channels, shape, frozen_norms))
+            in_channels = shape.out_channels
+            out_channels.append(in_channels)
+        self.out_channels = out_channels[1:]
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, images_B3HW: Tensor) -> list[Tensor]:
+        """Features of float images in [0, 1].
+
+        Returns:
+            ``[B, C, H / s, W / s]`` for the strides s = 8, 16, 32, channels as in ``out_channels``.
+        """
+        x_BCHW = self.stem(images_B3HW)
+        features = []
+        for stage in self.stages:
+            x_BCHW = stage(x_BCHW)
+            features.append(x_BCHW)
+        return features[1:]

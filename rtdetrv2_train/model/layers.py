@@ -1,0 +1,193 @@
+"""Small building blocks that several parts of the model share.
+
+Shape suffixes: B batch, C channels, H and W height and width, N tokens, D model width.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+T = TypeVar("T")
+
+
+class ShapeCache(Generic[T]):
+    """Keeps what depends on shapes alone (positions, anchors, masks), so that a step need not build it again.
+
+    Args:
+        capacity: entries kept, the oldest leaves first; multi-scale training needs 11 sizes.
+    """
+
+    def __init__(self, capacity: int = 64) -> None:
+        self.capacity = capacity
+        self._entries: OrderedDict[Hashable, T] = OrderedDict()
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """The entry for ``key``, made by ``make`` at first use."""
+        if key not in self._entries:
+            with torch.inference_mode(False), torch.no_grad():  # what evaluation makes first, training uses later
+                self._entries[key] = make()
+            if len(self._entries) > self.capacity:
+                self._entries.popitem(last=False)
+        return self._entries[key]
+
+    def __deepcopy__(self, memo: dict[int, object]) -> ShapeCache[T]:
+        return ShapeCache(self.capacity)
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"capacity": self.capacity, "_entries": OrderedDict()}
+
+
+class FrozenBatchNorm2d(nn.Module):
+    """Batch norm with fixed statistics and fixed affine parameters, all of them buffers.
+
+    Args:
+        num_features: number of channels C.
+        eps: added to the variance.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, num_features: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.register_buffer("weight", torch.ones(num_features))
+        self.register_buffer("bias", torch.zeros(num_features))
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_var", torch.ones(num_features))
+
+    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """The norm as ``x * scale + shift``, each ``[C]``."""
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        return scale, self.bias - self.running_mean * scale
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Normalise ``[B, C, H, W]``."""
+        scale, shift = self.scale_and_shift()
+        return (x_BCHW * scale[:, None, None]).add_(shift[:, None, None])
+
+
+def make_activation(name: str | None) -> nn.Module:
+    """The activation called ``relu``, ``silu``, ``gelu`` or None.
+
+    Raises:
+        ValueError: for another name.
+    """
+    if name is None:
+        return nn.Identity()
+    if name == "relu":  # its gradient needs the result alone, so writing in place saves one activation
+        return nn.ReLU(inplace=True)
+    if name == "silu":
+        return nn.SiLU()
+    if name == "gelu":
+        return nn.GELU()
+    raise ValueError(f"unknown activation '{name}': use relu, silu, gelu or null")
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, norm, activation.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: side of the square kernel; padding keeps the size at stride 1.
+        stride: stride of the convolution.
+        activation: name for :func:`make_activation`.
+        frozen_norm: use fixed statistics and affine parameters.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        activation: str | None = None,
+        frozen_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        padding = (kernel_size - 1) // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+        self.norm = FrozenBatchNorm2d(out_channels) if frozen_norm else nn.BatchNorm2d(out_channels)
+        self.act = make_activation(activation)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """``[B, C, H, W]`` to ``[B, C', H / stride, W / stride]``."""
+        return self.act(self.norm(self.conv(x_BCHW)))
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them.
+
+    Args:
+        in_width: width of the input.
+        hidden_width: width between the layers.
+        out_width: width of the output.
+        num_layers: number of linear layers.
+    """
+
+    def __init__(self, in_width: int, hidden_width: int, out_width: int, num_layers: int) -> None:
+        super().__init__()
+        widths = [in_width, *[hidden_width] * (num_layers - 1), out_width]
+        self.layers = nn.ModuleList(
+            nn.Linear(before, after) for before, after in zip(widths[:-1], widths[1:], strict=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., in_width]`` to ``[..., out_width]``."""
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x), inplace=True)
+        return self.layers[-1](x)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention whose positions join the queries and keys, not the values (DETR, section A.3).
+
+    Parameters are laid out as in ``torch.nn.MultiheadAttention``.
+
+    Args:
+        width: model width D.
+        num_heads: number of heads, a divisor of ``width``.
+    """
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, x_BND: Tensor, position_BND: Tensor, visible_NN: Tensor | None = None) -> Tensor:
+        """Attend among N tokens.
+
+        Args:
+            x_BND: tokens ``[B, N, D]``.
+            position_BND: position embedding, ``[B, N, D]`` or ``[1, N, D]``.
+            visible_NN: boolean ``[N, N]``, True where the query (row) sees the key (column); None for all.
+
+        Returns:
+            ``[B, N, D]``.
+        """
+        width = x_BND.shape[-1]
+        query_key = F.linear(x_BND + position_BND, self.in_proj_weight[: 2 * width], self.in_proj_bias[: 2 * width])
+        value = F.linear(x_BND, self.in_proj_weight[2 * width :], self.in_proj_bias[2 * width :])
+        query, key = query_key.unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        value = value.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=visible_NN)
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+
+def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """The logit of ``x``, with ``x`` and ``1 - x`` kept at or above ``eps``."""
+    x = x.clamp(min=0, max=1)
+    return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))

@@ -1,0 +1,36 @@
+"""From logits and boxes to detections, without non-maximum suppression.
+
+Shape suffixes: B batch, Q queries, C classes, K detections.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rtdetrv2_train.batch import Detections
+from rtdetrv2_train.boxes import cxcywh_to_xyxy
+
+
+def detections_from(
+    logits_BQC: Tensor, boxes_BQ4: Tensor, original_sizes_B2: Tensor, max_detections: int = 300
+) -> Detections:
+    """The best pairs of query and class of each image.
+
+    Args:
+        logits_BQC: class logits ``[B, Q, C]``.
+        boxes_BQ4: cxcywh in [0, 1], ``[B, Q, 4]``.
+        original_sizes_B2: (height, width) of the images in pixels, ``[B, 2]``.
+        max_detections: detections for each image, K; fewer where Q x C is less.
+
+    Returns:
+        detections in pixels of the original images, best first.
+    """
+    num_classes = logits_BQC.shape[-1]
+    scores_BP = logits_BQC.float().sigmoid().flatten(1)
+    scores_BK, pair_BK = scores_BP.topk(min(max_detections, scores_BP.shape[1]), 1)
+    query_BK = torch.div(pair_BK, num_classes, rounding_mode="floor")
+    scale_B4 = original_sizes_B2.flip(1).repeat(1, 2).to(boxes_BQ4)
+    corners_BQ4 = cxcywh_to_xyxy(boxes_BQ4) * scale_B4[:, None]
+    boxes_BK4 = corners_BQ4.gather(1, query_BK[..., None].expand(-1, -1, 4))
+    return Detections(labels=pair_BK % num_classes, boxes=boxes_BK4, scores=scores_BK)

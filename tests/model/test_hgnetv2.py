@@ -1,0 +1,86 @@
+"""HGNetv2 has the authors' parameters, freezes what it should, and puts out the strides it promises."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rtdetrv2_train.model.hgnetv2 import HGNetV2
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+SHAPES: dict[str, tuple[list[int], list[int], list[int], list[int]]] = {  # stem; middle, out channels, blocks
+    "l": ([32, 48], [48, 96, 192, 384], [128, 512, 1024, 2048], [1, 1, 3, 1]),
+    "x": ([32, 64], [64, 128, 256, 512], [128, 512, 1024, 2048], [1, 2, 5, 2]),
+    "h": ([48, 96], [96, 192, 384, 768], [192, 512, 1024, 2048], [2, 3, 6, 3]),
+}
+
+
+def make(size: str, **options: Any) -> HGNetV2:
+    stem, middle, out, blocks = SHAPES[size]
+    stages = [
+        {
+            "mid_channels": middle[index],
+            "out_channels": out[index],
+            "blocks": blocks[index],
+            "downsample": index > 0,
+            "light": index > 1,
+            "kernel_size": 5 if index > 1 else 3,
+        }
+        for index in range(4)
+    ]
+    return HGNetV2(stem, stages, **options)
+
+
+@pytest.mark.parametrize("size", ["l", "x", "h"])
+def test_frozen_backbone_has_the_names_and_shapes_of_the_reference(size: str) -> None:
+    reference = json.loads((REFERENCE / f"hgnetv2_{size}.json").read_text())
+    prefix = "backbone."
+    expected = {k.removeprefix(prefix): v for k, v in reference["state_dict"].items() if k.startswith(prefix)}
+    with torch.device("meta"):
+        backbone = make(size, frozen_stem=True, frozen_norms=True)
+    assert {name: list(tensor.shape) for name, tensor in backbone.state_dict().items()} == expected
+    frozen = {prefix + name for name, parameter in backbone.named_parameters() if not parameter.requires_grad}
+    assert frozen == {name for name in reference["requires_grad_false"] if name.startswith(prefix)}
+    assert len(frozen) == 5
+    trained = {prefix + name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
+    groups = reference["optimizer"]
+    assert trained == {name for name in groups if name.startswith(prefix) and groups[name] is not None}
+
+
+def test_features_have_strides_8_16_32_on_images_that_are_not_square() -> None:
+    backbone = make("l", frozen_norms=True).eval()
+    with torch.no_grad():
+        features = backbone(torch.rand(1, 3, 64, 96))
+    assert backbone.out_channels == [512, 1024, 2048]
+    assert [tuple(feature.shape) for feature in features] == [(1, 512, 8, 12), (1, 1024, 4, 6), (1, 2048, 2, 3)]
+
+
+def test_frozen_norms_compute_what_trained_norms_compute_in_evaluation() -> None:
+    torch.manual_seed(0)
+    stages = [
+        {"mid_channels": 4, "out_channels": 8, "blocks": 1, "downsample": False, "light": False, "kernel_size": 3},
+        *({"mid_channels": 4, "out_channels": 8, "blocks": 2, "layers": 2} for _ in range(3)),
+    ]
+    trained = HGNetV2([4, 8], stages)
+    trained(torch.rand(4, 3, 96, 64))  # moves the running statistics away from 0 and 1
+    trained.eval()
+    frozen = HGNetV2([4, 8], stages, frozen_norms=True)
+    weights = {k: v for k, v in trained.state_dict().items() if not k.endswith("num_batches_tracked")}
+    frozen.load_state_dict(weights)
+    images = torch.rand(2, 3, 64, 64)
+    for expected, actual in zip(trained(images), frozen(images), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
+    assert not any(name.endswith("bn.weight") for name, _ in frozen.named_parameters())
+
+
+def test_an_unfrozen_backbone_trains_every_parameter() -> None:
+    stages = [{"mid_channels": 4, "out_channels": 8, "blocks": 1, "layers": 2} for _ in range(4)]
+    backbone = HGNetV2([4, 8], stages)
+    sum(feature.sum() for feature in backbone(torch.rand(2, 3, 128, 128))).backward()
+    # The output of a stage's last norm is summed, so every parameter before it has a gradient.
+    assert all(parameter.grad is not None for parameter in backbone.parameters())
+    assert any(name == "stem.stem1.bn.weight" for name, _ in backbone.named_parameters())
