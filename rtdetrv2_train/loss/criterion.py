@@ -83,9 +83,7 @@ class Criterion(nn.Module):
             losses.update(zip(keys, terms.flatten().unbind(), strict=True))
         return losses
 
-    def _terms(
-        self, logits_GBQC: Tensor, boxes_GBQ4: Tensor, assignment: Assignment, targets: Targets
-    ) -> Tensor:
+    def _terms(self, logits_GBQC: Tensor, boxes_GBQ4: Tensor, assignment: Assignment, targets: Targets) -> Tensor:
         """Weighted sums of the varifocal, L1 and GIoU loss of each set, ``[3, G]``."""
         num_sets = len(logits_GBQC)
         set_G1 = torch.arange(num_sets, device=logits_GBQC.device)[:, None]

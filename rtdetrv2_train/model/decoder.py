@@ -23,7 +23,9 @@ from rtdetrv2_train.model.output import DenoisingOutput, ModelOutput
 PRIOR_PROBABILITY = 0.01  # of any class at the start (focal loss, arXiv 1708.02002, section 4.1)
 
 
-def make_anchors(sizes: Sequence[tuple[int, int]], base_size: float = 0.05, margin: float = 0.01) -> tuple[Tensor, Tensor]:
+def make_anchors(
+    sizes: Sequence[tuple[int, int]], base_size: float = 0.05, margin: float = 0.01
+) -> tuple[Tensor, Tensor]:
     """One anchor box at each position of each feature map, as logits.
 
     Args:

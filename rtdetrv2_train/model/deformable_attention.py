@@ -95,7 +95,9 @@ class MultiScaleDeformableAttention(nn.Module):
         sample = _sample_bilinear if self.method == "default" else _sample_nearest
         kernel = self.value_proj.weight[:, :, None, None]
         samples = [
-            sample(F.conv2d(feature_map, kernel, self.value_proj.bias).view(batch * heads, -1, *feature_map.shape[2:]), at)
+            sample(
+                F.conv2d(feature_map, kernel, self.value_proj.bias).view(batch * heads, -1, *feature_map.shape[2:]), at
+            )
             for feature_map, at in zip(feature_maps, locations.split(self.num_points, 2), strict=True)
         ]
         attended = (torch.cat(samples, -1) * weights).sum(-1)  # [B * H, C, Q]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,21 +66,8 @@ class _ConvNorm(nn.Module):
         self.activation = activation
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        if isinstance(self.bn, FrozenBatchNorm2d):
-            x_BCHW = self._convolve_and_scale(x_BCHW, self.bn)
-        else:
-            x_BCHW = self.bn(self.conv(x_BCHW))
+        x_BCHW = self.bn(self.conv(x_BCHW))
         return F.relu(x_BCHW, inplace=True) if self.activation else x_BCHW
-
-    def _convolve_and_scale(self, x_BCHW: Tensor, norm: FrozenBatchNorm2d) -> Tensor:
-        # A fixed norm is a scale of the kernel, far smaller than the activations it would otherwise pass over.
-        conv = self.conv
-        if isinstance(conv, nn.Sequential):
-            x_BCHW = conv[0](x_BCHW)
-            conv = cast(nn.Conv2d, conv[1])
-        scale, shift = norm.scale_and_shift()
-        weight = conv.weight * scale[:, None, None, None]
-        return F.conv2d(x_BCHW, weight, shift, conv.stride, conv.padding, groups=conv.groups)
 
 
 class _LightConvNorm(nn.Module):

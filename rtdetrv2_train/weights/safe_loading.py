@@ -5,7 +5,6 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-from collections import defaultdict
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -19,7 +18,6 @@ from rtdetrv2_train.errors import UserError
 _numpy_scalar = numpy.float64(0).__reduce__()[0]  # where it lives changes with NumPy's version
 # What training frameworks leave beside tensors, and what each becomes here: plain data that can run nothing.
 _HARMLESS: list[Any] = [
-    defaultdict,
     (dict, "lightning.fabric.utilities.data.AttributeDict"),
     (dict, "lightning_fabric.utilities.data.AttributeDict"),
     (PurePosixPath, "pathlib.PosixPath"),
@@ -31,7 +29,7 @@ _HARMLESS: list[Any] = [
     (_numpy_scalar, "numpy._core.multiarray.scalar"),
     *(type(numpy.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")),
 ]
-_REFUSED_NAME = re.compile(r"GLOBAL ([\w.]+)|reduce: ([\w.]+)")
+_REFUSED_NAME = re.compile(r"(?:GLOBAL|reduce:) (\w+(?:\.\w+)*)")
 _LFS_POINTER = b"version https://git-lfs"
 # Every way in which reading bytes that are not, or no longer, a saved dictionary has been seen to fail.
 _DAMAGED = (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError)
@@ -81,7 +79,7 @@ def _load_pickled(path: Path) -> Any:
         if refused is None:
             raise _damaged(path, error) from error
         raise UserError(
-            f"weight file '{path}' was not loaded: it holds '{refused[1] or refused[2]}', which could run code; where "
+            f"weight file '{path}' was not loaded: it holds '{refused[1]}', which could run code; where "
             "it was made, save its tensors alone (torch.save(model.state_dict(), ...) or safetensors) and use that file"
         ) from error
     except _DAMAGED as error:
@@ -91,6 +89,8 @@ def _load_pickled(path: Path) -> Any:
 def _damaged(path: Path, error: Exception) -> UserError:
     reason = (str(error).strip().splitlines() or [""])[0]
     if len(reason) > 120 or reason.startswith("Weights only load failed"):
-        reason = "not a file of saved tensors" if isinstance(error, pickle.UnpicklingError) else f"{reason[:120]}..."
+        reason = "its pickle is not understood" if isinstance(error, pickle.UnpicklingError) else f"{reason[:120]}..."
     reason = f" ({reason})" if reason else ""
-    return UserError(f"weight file '{path}' is truncated or damaged{reason}: delete it and fetch or write it again")
+    return UserError(
+        f"weight file '{path}' is truncated, damaged or no file of saved tensors{reason}: fetch or write it again"
+    )

@@ -214,13 +214,29 @@ def test_an_image_that_comes_twice_counts_once_as_it_came_first() -> None:
     assert once[0] > 0.99
 
 
-def test_boxes_of_nan_and_infinity_match_nothing() -> None:
+def test_detections_that_are_not_finite_are_left_out() -> None:
     truth = ground_truth([1], [1], [annotation(1, 1, 1, [0.0, 0.0, 40.0, 40.0])])
-    evaluator = CocoEvaluator(truth, [1])
-    nan, inf = float("nan"), float("inf")
-    found = detections([[0, 0, 0]], [[[nan] * 4, [0, 0, inf, inf], [0, 0, 40, 40]]], [[0.9, 0.9, nan]])
-    evaluator.update(found, torch.tensor([1]))
-    assert twelve(evaluator)[:2] == [0, 0]
+    nan, inf, box = float("nan"), float("inf"), [0.0, 0.0, 40.0, 40.0]
+    boxes = [[nan] * 4, [0, 0, inf, inf], [0, 0, nan, 40], box]
+    for score_of_the_good_box, expected in ((0.5, 1.0), (nan, 0.0)):
+        evaluator = CocoEvaluator(truth, [1])
+        found = detections([[0] * 4], [boxes], [[0.9, 0.9, 0.9, score_of_the_good_box]])
+        evaluator.update(found, torch.tensor([1]))
+        assert evaluator.compute().AP == pytest.approx(expected)
+
+
+def test_a_detection_between_two_boxes_takes_the_one_that_pycocotools_takes() -> None:
+    # The first detection overlaps both boxes equally; the second fits only one of them well.
+    boxes = [[0.0, 0.0, 40.0, 40.0], [8.0, 0.0, 40.0, 40.0]]
+    truth = ground_truth([1], [1], [annotation(k + 1, 1, 1, boxes[k]) for k in range(2)])
+    precision = []
+    for second in ([0, 0, 40, 40], [8, 0, 48, 40]):
+        found = detections([[0, 0]], [[[4, 0, 44, 40], second]], [[0.9, 0.8]])
+        evaluator = CocoEvaluator(truth, [1])
+        evaluator.update(found, torch.tensor([1]))
+        assert twelve(evaluator) == plain(truth, [1], found, [1])
+        precision.append(evaluator.compute().AP)
+    assert precision[0] > precision[1]
 
 
 def test_per_class_numbers_are_those_of_an_evaluation_of_that_class_alone() -> None:

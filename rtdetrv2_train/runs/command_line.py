@@ -1,0 +1,108 @@
+"""Errors at the command line, in one line that says what to do. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rtdetrv2_train.errors import UserError
+
+
+def answer_plainly(main: Callable[[], Any]) -> None:
+    """Run a Hydra entry point; what the user can mend is printed as one line, with exit status 2.
+
+    Args:
+        main: function decorated by ``hydra.main``.
+    """
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    OmegaConf.register_new_resolver("resumed_folder", _resumed_folder, replace=True)
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # has Hydra raise its errors instead of printing them
+    try:
+        main()
+    except UserError as error:
+        _stop(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = _user_error_within(error)
+        _stop(str(cause) if cause else explain(error, Path(sys.argv[0]).resolve().parent / "conf"))
+
+
+def explain(error: Exception, config_folder: Path) -> str:
+    """One line for an error of composing the configuration, with the nearest right name.
+
+    Args:
+        error: raised by Hydra or OmegaConf.
+        config_folder: the folder of configuration groups.
+    """
+    text = str(error)
+    if found := re.search(r"Could not find '([\w/.-]+)'", text):
+        group, _, option = found.group(1).rpartition("/")
+        options = sorted(path.stem for path in (config_folder / group).glob("*.yaml"))
+        return f"there is no {group}={option}: {_nearest(option, options)}use one of {', '.join(options)}"
+    if found := re.search(r"Could not override '([\w/.@-]+)'", text):
+        key = found.group(1)
+        return (
+            f"there is no key '{key}': {_nearest(key, sorted(set(_keys(config_folder))))}see `--cfg job` for all keys"
+        )
+    if found := re.search(r"Key '([\w.]+)' is not in struct\s+full_key: ([\w.]+)", text):
+        key = found.group(2)
+        return (
+            f"there is no key '{key}': {_nearest(key, sorted(set(_keys(config_folder))))}see `--cfg job` for all keys"
+        )
+    return " ".join(text.split())
+
+
+def _resumed_folder(resume: str | None, otherwise: str) -> str:
+    """The folder of the run to resume, so that it goes on there; ``otherwise`` for a new run."""
+    if not resume:
+        return otherwise
+    path = Path(resume)
+    folder = path if path.is_dir() else path.parent.parent
+    return str(folder) if (folder / "config.yaml").is_file() else otherwise
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if not close:  # a right last part in a wrong place
+        last = name.rpartition(".")[2]
+        close = [known for known in names if known.rpartition(".")[2] == last][:1]
+    return f"did you mean '{close[0]}'? " if close else ""
+
+
+def _keys(config_folder: Path) -> Iterator[str]:
+    """Every dotted key that the groups define."""
+    from omegaconf import DictConfig, OmegaConf
+
+    def walk(config: DictConfig, prefix: str) -> Iterator[str]:
+        for key in config:
+            yield f"{prefix}{key}"
+            if OmegaConf.is_dict(config._get_node(key)):
+                yield from walk(config._get_node(key), f"{prefix}{key}.")  # type: ignore[arg-type]
+
+    for path in config_folder.rglob("*.yaml"):
+        group = path.relative_to(config_folder).parts[:-1]
+        if group[:1] == ("experiment",):
+            continue
+        config = OmegaConf.load(path)
+        if isinstance(config, DictConfig):
+            yield from walk(config, f"{group[0]}." if group else "")
+
+
+def _user_error_within(error: BaseException | None) -> UserError | None:
+    """The :class:`UserError` that Hydra wrapped while building an object, if there is one."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _stop(message: str) -> None:
+    sys.stderr.write(f"error: {message}\n")
+    sys.exit(2)

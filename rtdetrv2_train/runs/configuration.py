@@ -1,0 +1,71 @@
+"""The composed configuration: joined with that of an earlier run, printed, and saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.syntax import Syntax
+
+CONFIG_FILE = "config.yaml"
+
+
+def save_and_print(config: DictConfig, show: bool = True) -> None:
+    """Save the configuration in the run's folder, every interpolation resolved, and print it if ``show``."""
+    text = OmegaConf.to_yaml(config, resolve=True)
+    folder = Path(config.run_folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+    if show:
+        Console().print(Syntax(text, "yaml", background_color="default"))
+
+
+def run_folder_of(source: str | Path) -> Path | None:
+    """The run that a path belongs to: the folder itself, or the one around a checkpoint; None if it is no run's."""
+    path = Path(source)
+    for folder in (path, *list(path.parents)[:2]):
+        if (folder / CONFIG_FILE).is_file():
+            return folder
+    return None
+
+
+def with_saved(config: DictConfig, folder: Path, sections: Sequence[str], overrides: Sequence[str]) -> DictConfig:
+    """Take sections from the configuration of an earlier run, except what the command line says otherwise.
+
+    Args:
+        config: as composed now.
+        folder: of the earlier run.
+        sections: top-level keys to take from it.
+        overrides: those of the command line, as Hydra saw them.
+
+    Returns:
+        a new configuration.
+    """
+    saved = OmegaConf.load(folder / CONFIG_FILE)
+    groups = {"model", "data", "augment", "recipe", "trainer", "logger", "callbacks", "experiment"}
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    keys = [override.key_or_group for override in parsed]
+    joined = cast(DictConfig, OmegaConf.create(OmegaConf.to_container(config, resolve=False)))
+    OmegaConf.set_struct(joined, False)
+    for section in sections:
+        if section in saved and not (section in groups and section in keys):
+            joined[section] = saved[section]
+    for key in keys:
+        if key.partition(".")[0] in sections and key not in groups:
+            OmegaConf.update(joined, key, OmegaConf.select(config, key), force_add=True)
+    return joined
+
+
+def command_line_overrides() -> list[str]:
+    """The overrides of this job, multirun's choices included."""
+    return list(HydraConfig.get().overrides.task)
+
+
+def plain(config: Any) -> Any:
+    """Plain dictionaries and lists, every interpolation resolved."""
+    return OmegaConf.to_container(config, resolve=True)

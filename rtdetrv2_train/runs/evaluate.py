@@ -1,0 +1,78 @@
+"""Measuring a model on a data set."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from rtdetrv2_train.data.datamodule import CocoDataModule
+from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.evaluation.coco import CocoEvaluator
+from rtdetrv2_train.evaluation.metrics import CocoMetrics
+from rtdetrv2_train.runs.build import build_detector, build_recipe, build_trainer, save_and_print_metrics
+from rtdetrv2_train.runs.configuration import command_line_overrides, run_folder_of, save_and_print, with_saved
+from rtdetrv2_train.training.callbacks import ValidationPictures
+from rtdetrv2_train.training.module import DetectionModule
+from rtdetrv2_train.training.progress import Progress
+from rtdetrv2_train.weights.checkpoints import read_checkpoint
+from rtdetrv2_train.weights.matching import load_weights
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(config: DictConfig) -> CocoMetrics | None:
+    """Measure a run or a checkpoint; metrics and pictures go to this evaluation's folder.
+
+    Args:
+        config: as composed from ``conf/eval.yaml``.
+
+    Returns:
+        The metrics, on the first process; None on others.
+    """
+    source = config.run or config.checkpoint
+    if not source:
+        raise UserError("nothing to evaluate: give run=runs/... or checkpoint=...")
+    checkpoint = read_checkpoint(source)
+    if folder := run_folder_of(source):
+        config = with_saved(config, folder, ("model", "data", "augment", "recipe"), command_line_overrides())
+
+    # classes come from the checkpoint, so the training set need not be there
+    data: CocoDataModule = instantiate(config.data, train=config.data.val, batch_size=1, multiscale=None)
+    data.load()
+    class_names = checkpoint.class_names or data.class_names
+    category_ids = checkpoint.category_ids or data.category_ids
+    if checkpoint.facts.num_classes != len(category_ids):
+        raise UserError(
+            f"'{source}' knows {checkpoint.facts.num_classes} classes, but '{data.val_annotations.annotation_file}' has "
+            f"{len(category_ids)}: evaluate on a data set with the classes that it was trained on"
+        )
+    if unknown := set(data.category_ids) - set(category_ids):
+        raise UserError(
+            f"'{data.val_annotations.annotation_file}' has categories that '{source}' was not trained on: ids "
+            f"{sorted(unknown)[:5]}; evaluate on a data set with the same categories"
+        )
+    model = build_detector(checkpoint.architecture or config.model.architecture, len(category_ids))
+    for line in load_weights(model, checkpoint).summary():
+        log.info(line)
+
+    output = Path(config.run_folder)
+    pictures = ValidationPictures(output / "predictions.png", tuple(class_names), config.pictures)
+    trainer = build_trainer(config.trainer, callbacks=[Progress(), pictures], logger=False, default_root_dir=output)
+    module = DetectionModule(
+        model=model,
+        criterion=instantiate(config.model.criterion),
+        recipe=build_recipe(config.recipe),
+        parameter_rules={},
+        evaluator=CocoEvaluator(data.val_annotations.ground_truth(), category_ids),
+        max_detections=config.max_detections,
+    )
+    if trainer.is_global_zero:
+        save_and_print(config, show=False)
+    trainer.validate(module, datamodule=data, verbose=False)
+    if trainer.is_global_zero and module.metrics is not None:
+        save_and_print_metrics(module.metrics, output)
+        return module.metrics
+    return None

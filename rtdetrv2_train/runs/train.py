@@ -1,0 +1,153 @@
+"""A training run, from configuration to finished model."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import DictConfig
+from rich.console import Console
+from torch import nn
+
+from rtdetrv2_train.data.datamodule import CocoDataModule
+from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.evaluation.coco import CocoEvaluator
+from rtdetrv2_train.runs.build import (
+    build_detector,
+    build_recipe,
+    build_trainer,
+    per_process_batch_size,
+    save_and_print_metrics,
+)
+from rtdetrv2_train.runs.configuration import (
+    command_line_overrides,
+    plain,
+    run_folder_of,
+    save_and_print,
+    with_saved,
+)
+from rtdetrv2_train.training.callbacks import ValidationPictures
+from rtdetrv2_train.training.module import DetectionModule
+from rtdetrv2_train.weights.backbones import load_pretrained_backbone
+from rtdetrv2_train.weights.matching import load_weights
+from rtdetrv2_train.weights.model_folder import ModelCard, write_model_folder
+from rtdetrv2_train.weights.safe_loading import load_tensors
+
+log = logging.getLogger(__name__)
+
+SECTIONS_OF_A_RUN = ("model", "data", "augment", "recipe", "trainer", "logger", "callbacks", "name", "seed")
+
+
+def train(config: DictConfig) -> float | None:
+    """Train, keep the best model, report.
+
+    Args:
+        config: as composed from ``conf/train.yaml``.
+
+    Returns:
+        AP of the best epoch; None if nothing was validated.
+    """
+    resumed = _checkpoint_to_resume(config.resume) if config.resume else None
+    if resumed and (folder := run_folder_of(resumed)):
+        config = with_saved(config, folder, SECTIONS_OF_A_RUN, command_line_overrides())
+    seed_everything(config.seed, workers=True, verbose=False)
+
+    trainer = build_trainer(config.trainer, **_attachments(config))
+    batch_size = per_process_batch_size(
+        config.recipe.total_batch_size, trainer.world_size, trainer.accumulate_grad_batches
+    )
+    data: CocoDataModule = instantiate(config.data, batch_size=batch_size)
+    if trainer.is_global_zero:
+        save_and_print(config)
+    data.load()
+
+    model = build_detector(config.model.architecture, data.num_classes)
+    pretrained = _start_from_weights(model, config, data)
+    card = ModelCard(plain(config.model.architecture), data.class_names, data.category_ids, data.image_size)
+    module = DetectionModule(
+        model=model,
+        criterion=instantiate(config.model.criterion),
+        recipe=build_recipe(config.recipe),
+        parameter_rules=plain(config.model.parameter_rules),
+        evaluator=CocoEvaluator(data.val_annotations.ground_truth(), data.category_ids),
+        from_scratch=not pretrained,
+        seed=config.seed,
+        card=card,
+    )
+    _name_classes(trainer, data.class_names)
+    trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+    return _finish(trainer, module, data, card, Path(config.run_folder))
+
+
+def _finish(
+    trainer: Trainer, module: DetectionModule, data: CocoDataModule, card: ModelCard, folder: Path
+) -> float | None:
+    """Measure the best checkpoint, and keep it as a model that can be used without this run."""
+    checkpoint = trainer.checkpoint_callback
+    best = checkpoint.best_model_path if isinstance(checkpoint, ModelCheckpoint) else ""
+    if best:
+        module.load_state_dict(load_tensors(best)["state_dict"])
+    trainer.validate(module, datamodule=data, verbose=False)
+    if not trainer.is_global_zero:
+        return None
+    write_model_folder(folder / "model", module.model.state_dict(), card)
+    if module.metrics is None:
+        return None
+    save_and_print_metrics(module.metrics, folder)
+    console = Console()
+    console.print(f"best checkpoint  {best or 'none, these are the last weights'}")
+    console.print(f"model            {folder / 'model'}")
+    console.print(f"curves           tensorboard --logdir {folder}")
+    console.print(f"evaluate again   python eval.py run={folder}")
+    return module.metrics.AP
+
+
+def _start_from_weights(model: nn.Module, config: DictConfig, data: CocoDataModule) -> bool:
+    """Load the weights that the configuration asks for, and say whether there were any."""
+    if config.init_from:
+        for line in load_weights(model, config.init_from, data.class_names).summary():
+            log.info(line)
+        return True
+    source = config.model.pretrained
+    if source is None:
+        return False
+    try:
+        log.info(load_pretrained_backbone(model.backbone, config.model.release if source == "auto" else source))
+    except UserError as error:
+        steps = estimated_steps(config, len(data.train_annotations))
+        if source != "auto" or steps >= config.recipe.short_run.below_steps:
+            raise
+        log.warning("starting from scratch, which a short run like this can: %s", error)
+        return False
+    return True
+
+
+def estimated_steps(config: DictConfig, num_images: int) -> int:
+    """Optimizer steps of the run that the configuration describes."""
+    steps = max(num_images // config.recipe.total_batch_size, 1) * config.trainer.max_epochs
+    return min(steps, config.trainer.max_steps) if config.trainer.max_steps > 0 else steps
+
+
+def _checkpoint_to_resume(source: str) -> str:
+    path = Path(source)
+    checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    if not checkpoint.is_file():
+        raise UserError(f"there is nothing to resume at '{source}': '{checkpoint}' is missing; give a run's folder")
+    return str(checkpoint)
+
+
+def _attachments(config: DictConfig) -> dict[str, Any]:
+    """Callbacks and loggers."""
+    callbacks = [instantiate(callback) for callback in (config.callbacks or {}).values()]
+    loggers = [instantiate(logger) for logger in (config.logger or {}).values()]
+    return {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": config.run_folder}
+
+
+def _name_classes(trainer: Trainer, class_names: tuple[str, ...]) -> None:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, ValidationPictures):
+            callback.class_names = class_names

@@ -1,0 +1,122 @@
+"""What a run shows and keeps besides its numbers: schedule changes, pictures, the history of its metrics."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from rtdetrv2_train.batch import Batch
+from rtdetrv2_train.boxes import cxcywh_to_xyxy
+from rtdetrv2_train.evaluation.pictures import Marks, prediction_grid
+from rtdetrv2_train.weights.saving import save_json
+
+log = logging.getLogger(__name__)
+
+
+class ScheduleAnnouncer(Callback):
+    """Says in the log when a transform is switched on or off."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report what changes with this epoch."""
+        if trainer.is_global_zero:
+            for change in trainer.datamodule.schedule.changes(trainer.current_epoch):  # type: ignore[attr-defined]
+                log.info("epoch %d: %s", trainer.current_epoch, change)
+
+
+class History(Callback):
+    """Keeps the metrics of every epoch in ``history.json``.
+
+    Args:
+        path: where the file goes.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the epoch that was just validated."""
+        if not trainer.is_global_zero or trainer.sanity_checking or not trainer.state.fn == "fit":
+            return
+        epochs = json.loads(self.path.read_text()) if self.path.exists() else []
+        entry = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        entry |= {name: value.item() for name, value in trainer.callback_metrics.items()}
+        epochs = [*(e for e in epochs if e["epoch"] < trainer.current_epoch), entry]
+        save_json(self.path, epochs)
+
+
+class ValidationPictures(Callback):
+    """Draws the first validation images with ground truth and predictions, after each epoch and into a file.
+
+    Args:
+        path: PNG file that holds the latest picture.
+        class_names: names of the classes.
+        num_images: images in the picture.
+        minimum_score: predictions below this are not drawn.
+    """
+
+    def __init__(
+        self, path: Path | str, class_names: Sequence[str] = (), num_images: int = 8, minimum_score: float = 0.4
+    ) -> None:
+        self.path = Path(path)
+        self.class_names = class_names
+        self.num_images = num_images
+        self.minimum_score = minimum_score
+        self._images: list[np.ndarray] = []
+        self._truth: list[Marks] = []
+        self._found: list[Marks] = []
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the pictures of the epoch before."""
+        self._images, self._truth, self._found = [], [], []
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the images that will be drawn."""
+        missing = self.num_images - len(self._images)
+        if not trainer.is_global_zero or missing <= 0:
+            return
+        height, width = batch.images.shape[2:]
+        count = min(missing, len(batch))
+        size = torch.tensor([[height, width]], device=pl_module.device).expand(count, -1)
+        found = pl_module(batch.images[:count], size)
+        scale = torch.tensor([width, height, width, height])
+        for index in range(count):
+            of_image = batch.targets.image_index == index
+            boxes = cxcywh_to_xyxy(batch.targets.boxes[of_image]).cpu() * scale
+            self._images.append(batch.images[index].permute(1, 2, 0).cpu().numpy())
+            self._truth.append(_marks(boxes, batch.targets.labels[of_image]))
+            sure = found.scores[index] >= self.minimum_score
+            self._found.append(_marks(found.boxes[index][sure], found.labels[index][sure], found.scores[index][sure]))
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw."""
+        if not self._images:
+            return
+        picture = prediction_grid(self._images, self._truth, self._found, self.class_names)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(self.path)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image(
+                    "val/predictions", np.asarray(picture), trainer.global_step, dataformats="HWC"
+                )
+
+
+def _marks(boxes: Tensor, labels: Tensor, scores: Tensor | None = None) -> Marks:
+    return Marks(boxes.cpu().numpy(), labels.cpu().numpy(), None if scores is None else scores.cpu().numpy())

@@ -1,0 +1,141 @@
+"""The LightningModule: one training step, one validation step, the optimizer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from rich.console import Console
+from torch import Tensor, nn
+
+from rtdetrv2_train.batch import Batch, Detections
+from rtdetrv2_train.evaluation.coco import CocoEvaluator
+from rtdetrv2_train.evaluation.metrics import CocoMetrics
+from rtdetrv2_train.loss.criterion import Criterion
+from rtdetrv2_train.model.postprocess import detections_from
+from rtdetrv2_train.training.parameter_groups import group_table, parameter_groups
+from rtdetrv2_train.training.recipe import Recipe, Schedule
+from rtdetrv2_train.weights.checkpoints import MODEL_CARD_KEY
+from rtdetrv2_train.weights.model_folder import ModelCard
+
+log = logging.getLogger(__name__)
+
+
+class DetectionModule(LightningModule):
+    """Trains and validates a detector.
+
+    Args:
+        model: maps images (and targets, in training) to a ``ModelOutput``.
+        criterion: maps that and the targets to loss terms.
+        recipe: optimizer and schedule.
+        parameter_rules: see :func:`parameter_groups`.
+        evaluator: measures the detections of the validation set.
+        from_scratch: whether nothing of the model is pretrained; the recipe depends on it.
+        max_detections: detections kept for each image.
+        seed: of the noise of denoising queries.
+        card: describes the model in every checkpoint, so that it can be used without the run's folder.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: Criterion,
+        recipe: Recipe,
+        parameter_rules: Mapping[str, Mapping[str, Any]],
+        evaluator: CocoEvaluator,
+        from_scratch: bool = True,
+        max_detections: int = 300,
+        seed: int = 0,
+        card: ModelCard | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.criterion = criterion
+        self.recipe = recipe
+        self.parameter_rules = parameter_rules
+        self.evaluator = evaluator
+        self.from_scratch = from_scratch
+        self.max_detections = max_detections
+        self.seed = seed
+        self.card = card
+        self.metrics: CocoMetrics | None = None
+        self.gradient_norm: Tensor | None = None
+        self._schedule: Schedule | None = None
+
+    @property
+    def schedule(self) -> Schedule:
+        """The settled recipe, once the trainer knows the length of the run."""
+        if self._schedule is None:
+            total_steps = int(self.trainer.estimated_stepping_batches)
+            self._schedule = self.recipe.settle(total_steps, self.from_scratch)
+        return self._schedule
+
+    def forward(self, images: Tensor, original_sizes: Tensor) -> Detections:
+        """Detections for uint8 or float images ``[B, 3, H, W]`` whose files measure ``[B, 2]`` (height, width)."""
+        output = self.model(images)
+        return detections_from(output.logits, output.boxes, original_sizes, self.max_detections)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over the parameter groups, with a schedule that moves every step."""
+        schedule = self.schedule
+        groups = parameter_groups(self.model, self.parameter_rules, self.recipe.learning_rate, self.recipe.weight_decay)
+        if self.trainer.is_global_zero:
+            for note in schedule.notes:
+                log.info(note)
+            num_frozen = sum(p.numel() for p in self.model.parameters() if not p.requires_grad)
+            Console().print(group_table(groups, schedule.learning_rate_factor, num_frozen))
+        for group in groups:
+            group["lr"] *= schedule.learning_rate_factor
+            del group["parameter_names"]
+        optimizer = torch.optim.AdamW(groups, lr=self.recipe.learning_rate, betas=self.recipe.betas, fused=True)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.learning_rate_share)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """Clip the norm of the whole gradient, and remember it for the log."""
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        limit = self.schedule.max_gradient_norm or float("inf")
+        self.gradient_norm = nn.utils.clip_grad_norm_(parameters, limit)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Tie the denoising noise to the step, so that a resumed run draws what an uninterrupted one would."""
+        step = self.trainer.current_epoch * 1_000_003 + batch_idx
+        torch.manual_seed((self.seed * 7_919 + step) * 1_009 + self.global_rank)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch."""
+        output = self.model(batch.images, batch.targets)
+        with torch.autocast(self.device.type, enabled=False):
+            losses = self.criterion(output, batch.targets)
+        total = torch.stack(tuple(losses.values())).sum()
+        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+            self.log_dict({f"loss/{name.removeprefix('loss_')}": term.detach() for name, term in losses.items()})
+            if self.gradient_norm is not None:
+                self.log("train/gradient_norm", self.gradient_norm)
+        self.log("train/loss", total.detach(), prog_bar=False)
+        return total
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect the detections of one batch."""
+        detections = self(batch.images, batch.targets.original_sizes)
+        self.evaluator.update(detections, batch.targets.image_ids)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the detections of the epoch before."""
+        self.evaluator.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Measure; every process has the same numbers afterwards."""
+        self.evaluator.gather()
+        self.metrics = self.evaluator.compute()
+        summary = self.metrics.as_dict()
+        numbers = {f"val/{name}": float(value) for name, value in summary.items() if isinstance(value, int | float)}
+        self.log_dict(numbers, rank_zero_only=False)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Describe the model in the checkpoint."""
+        if self.card is not None:
+            checkpoint[MODEL_CARD_KEY] = self.card.to_dict()

@@ -1,0 +1,81 @@
+"""The progress bar: losses, AP, images a second and the time that is left."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import TQDMProgressBar
+
+
+class Progress(TQDMProgressBar):
+    """Lightning's bar with what one wants to know of a detector's training.
+
+    Args:
+        refresh_rate: steps between two updates; reading the loss waits for the device.
+    """
+
+    def __init__(self, refresh_rate: int = 10) -> None:
+        super().__init__(refresh_rate=refresh_rate)
+        self._first_step_at: float | None = None
+        self._first_step = 0
+        self._epoch_began_at = 0.0
+        self._images_in_epoch = 0
+        self._images_per_second: float | None = None
+        self._waiting = 0.0
+        self._batch_ended_at = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
+        """Start counting images."""
+        super().on_train_epoch_start(trainer, *args)
+        self._epoch_began_at = time.monotonic()
+        self._images_in_epoch = 0
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        """Note when the first step began, for the time that is left."""
+        if self._first_step_at is None:
+            self._first_step_at, self._first_step = time.monotonic(), trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        super().on_train_batch_start(trainer, *args)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the images of the step over all processes."""
+        self._images_in_epoch += len(batch) * trainer.world_size
+        elapsed = time.monotonic() - self._epoch_began_at
+        self._images_per_second = self._images_in_epoch / max(elapsed, 1e-9)
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the speed of the epoch and finish its line."""
+        if self._images_per_second is not None:
+            pl_module.log("train/images_per_second", self._images_per_second, rank_zero_only=True)
+        super().on_train_epoch_end(trainer, pl_module)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """What stands right of the bar."""
+        items: dict[str, Any] = {}
+        metrics = trainer.callback_metrics
+        if "train/loss" in metrics:
+            items["loss"] = f"{metrics['train/loss'].item():.2f}"
+        if "val/AP" in metrics:
+            items["AP"] = f"{metrics['val/AP'].item():.3f}"
+        if self._images_per_second is not None:
+            items["img/s"] = f"{self._images_per_second:.1f}"
+        left = self._seconds_left(trainer)
+        if left is not None:
+            items["run ends in"] = str(timedelta(seconds=round(left)))
+        return items
+
+    def _seconds_left(self, trainer: Trainer) -> float | None:
+        """Time for the rest of the run at its speed so far, validation included."""
+        if self._first_step_at is None or trainer.num_training_batches in (0, float("inf")):
+            return None
+        done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        total = (trainer.max_epochs or 0) * trainer.num_training_batches
+        if trainer.max_steps > 0:
+            total = min(total or float("inf"), trainer.max_steps * trainer.accumulate_grad_batches)
+        per_step = (time.monotonic() - self._first_step_at) / max(done - self._first_step + 1, 1)
+        return max(total - done, 0) * per_step

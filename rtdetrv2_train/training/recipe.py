@@ -1,0 +1,178 @@
+"""The training recipe, and how it adapts to short runs.
+
+The paper's recipe is made for hundreds of thousands of steps. Its 2,000 warm-up steps and an average over 10,000 steps
+leave a run of a few hundred steps with hardly any training, so whatever is set to ``auto`` follows the length of the
+run: the paper's value when the run is long, a stated fraction of the run when it is short.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from rtdetrv2_train.errors import UserError
+
+Decay = Literal["constant", "cosine"]
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class PaperRecipe:
+    """The values of the paper (RT-DETRv2, section 3.1, and the authors' configuration)."""
+
+    warmup_steps: int = 2000
+    ema_decay: float = 0.9999
+    ema_ramp_steps: int = 2000
+    max_gradient_norm: float = 0.1
+    decay: Decay = "constant"
+
+
+@dataclass(frozen=True)
+class ShortRun:
+    """What ``auto`` means for a run too short for the paper's values.
+
+    Attributes:
+        below_steps: runs of fewer optimizer steps are short.
+        warmup_share: share of the run for the warm-up.
+        ema_window_share: steps that the average looks back over, ``1 / (1 - decay)``, as a share of the run.
+        ema_ramp_share: share of the run for the ramp of the average.
+        from_scratch_learning_rate_factor: learning rates are multiplied by this when nothing is pretrained.
+        from_scratch_max_gradient_norm: gradient norm to clip at when nothing is pretrained.
+        decay: learning rate after the warm-up.
+    """
+
+    below_steps: int = 30_000
+    warmup_share: float = 1 / 15
+    ema_window_share: float = 1 / 15
+    ema_ramp_share: float = 1 / 15
+    from_scratch_learning_rate_factor: float = 4.0
+    from_scratch_max_gradient_norm: float = 1.0
+    decay: Decay = "cosine"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A recipe with every number settled.
+
+    Attributes:
+        total_steps: optimizer steps of the run.
+        learning_rate_factor: multiplies the learning rate of every group.
+        warmup_steps: steps of the linear warm-up.
+        decay: ``constant``, or ``cosine`` down to ``final_learning_rate_share`` at the last step.
+        final_learning_rate_share: what ``cosine`` ends at, as a share of the full learning rate.
+        max_gradient_norm: the gradient is scaled down to this norm; 0 for no clipping.
+        ema_decay: decay of the weight average.
+        ema_ramp_steps: time constant of its ramp, ``decay * (1 - exp(-step / ramp))``.
+        notes: what ``auto`` chose and why, one line each.
+    """
+
+    total_steps: int
+    learning_rate_factor: float
+    warmup_steps: int
+    decay: Decay
+    final_learning_rate_share: float
+    max_gradient_norm: float
+    ema_decay: float
+    ema_ramp_steps: int
+    notes: Sequence[str]
+
+    def learning_rate_share(self, step: int) -> float:
+        """Share of the full learning rate at an optimizer step, counted from 0."""
+        warmup = min((step + 1) / max(self.warmup_steps, 1), 1.0)
+        if self.decay == "constant" or step < self.warmup_steps:
+            return warmup
+        progress = min((step - self.warmup_steps) / max(self.total_steps - self.warmup_steps, 1), 1.0)
+        cosine = 0.5 * (1 + math.cos(math.pi * progress))
+        return self.final_learning_rate_share + (1 - self.final_learning_rate_share) * cosine
+
+    def ema_decay_at(self, updates: int) -> float:
+        """Decay of the weight average at its n-th update, counted from 1."""
+        return self.ema_decay * (1 - math.exp(-updates / max(self.ema_ramp_steps, 1)))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Optimizer and schedule as configured; numbers may be ``auto``.
+
+    Attributes:
+        learning_rate: learning rate of every parameter without a rule of its own.
+        weight_decay: likewise.
+        betas: of AdamW.
+        learning_rate_factor: multiplies all learning rates, or ``auto``.
+        warmup_steps: or ``auto``.
+        decay: ``constant``, ``cosine`` or ``auto``.
+        final_learning_rate_share: end of the cosine.
+        max_gradient_norm: or ``auto``; 0 for no clipping.
+        ema_decay: or ``auto``.
+        ema_ramp_steps: or ``auto``.
+        short_run: what ``auto`` means for short runs.
+    """
+
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    learning_rate_factor: float | Literal["auto"] = AUTO
+    warmup_steps: int | Literal["auto"] = AUTO
+    decay: str = AUTO
+    final_learning_rate_share: float = 0.01
+    max_gradient_norm: float | Literal["auto"] = AUTO
+    ema_decay: float | Literal["auto"] = AUTO
+    ema_ramp_steps: int | Literal["auto"] = AUTO
+    short_run: ShortRun = ShortRun()
+
+    def __post_init__(self) -> None:
+        if self.decay not in (*get_args(Decay), AUTO):
+            raise UserError(f"recipe.decay is '{self.decay}': use constant, cosine or auto")
+        for name in ("learning_rate_factor", "warmup_steps", "max_gradient_norm", "ema_decay", "ema_ramp_steps"):
+            value = getattr(self, name)
+            if value != AUTO and (isinstance(value, str) or value < 0):
+                raise UserError(f"recipe.{name} is '{value}': use a number of 0 or more, or auto")
+
+    def settle(self, total_steps: int, from_scratch: bool) -> Schedule:
+        """Settle every ``auto``.
+
+        Args:
+            total_steps: optimizer steps of the whole run.
+            from_scratch: whether the run starts without pretrained weights.
+        """
+        paper, short = PaperRecipe(), self.short_run
+        is_short = total_steps < short.below_steps
+        scratch = is_short and from_scratch
+
+        def share(of_run: float, at_most: int) -> int:
+            return min(at_most, max(1, round(total_steps * of_run))) if is_short else at_most
+
+        window = max(total_steps * short.ema_window_share, 1.0)
+        ema_decay = min(paper.ema_decay, 1 - 1 / max(window, 2.0)) if is_short else paper.ema_decay
+        automatic: dict[str, Any] = {
+            "learning_rate_factor": short.from_scratch_learning_rate_factor if scratch else 1.0,
+            "warmup_steps": share(short.warmup_share, paper.warmup_steps),
+            "decay": short.decay if is_short else paper.decay,
+            "max_gradient_norm": short.from_scratch_max_gradient_norm if scratch else paper.max_gradient_norm,
+            "ema_decay": ema_decay,
+            "ema_ramp_steps": share(short.ema_ramp_share, paper.ema_ramp_steps),
+        }
+        settled = {name: getattr(self, name) for name in automatic}
+        chosen = {name: value for name, value in automatic.items() if settled[name] == AUTO}
+        settled |= chosen
+        why = f"{total_steps:,} steps, " + (
+            f"fewer than {short.below_steps:,}: settings follow the length of the run"
+            if is_short
+            else "long enough for the paper's values"
+        )
+        why += ", started from scratch" if from_scratch else ", started from pretrained weights"
+        notes = [
+            f"auto settings for {why}",
+            *(
+                f"  {name} = {value:.6g}" if name != "decay" else f"  {name} = {value}"
+                for name, value in chosen.items()
+            ),
+        ]
+        return Schedule(
+            total_steps=total_steps,
+            final_learning_rate_share=self.final_learning_rate_share,
+            notes=notes if chosen else [],
+            **settled,
+        )

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from rtdetrv2_train.data.annotations import CocoAnnotations
+from rtdetrv2_train.errors import UserError
+
+IMAGE = {"id": 1, "file_name": "a.jpg", "height": 100, "width": 200}
+CATEGORY = {"id": 5, "name": "cat"}
+
+
+def write(tmp_path: Path, content: Any) -> Path:
+    path = tmp_path / "annotations.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def annotation(box: Any, number: int = 1, **changes: Any) -> dict[str, Any]:
+    return {"id": number, "image_id": 1, "category_id": 5, "bbox": box, "area": 1.0, "iscrowd": 0, **changes}
+
+
+def load(tmp_path: Path, annotations: list[Any], **changes: Any) -> CocoAnnotations:
+    content = {"images": [IMAGE], "annotations": annotations, "categories": [CATEGORY], **changes}
+    return CocoAnnotations.load(write(tmp_path, content), tmp_path)
+
+
+def test_category_ids_with_gaps_become_contiguous_labels_in_ascending_order(tmp_path: Path) -> None:
+    categories = [{"id": 90, "name": "z"}, {"id": 2, "name": "b"}, {"id": 17, "name": "m"}]
+    boxes = [annotation([0, 0, 10, 10], number, category_id=id_) for number, id_ in enumerate((90, 2, 17), 1)]
+    loaded = load(tmp_path, boxes, categories=categories)
+    assert loaded.category_ids == (2, 17, 90)
+    assert loaded.class_names == ("b", "m", "z")
+    assert loaded.targets(0)[1].tolist() == [2, 0, 1]
+    assert loaded.num_classes == 3
+
+
+def test_boxes_become_corners_clipped_to_the_image(tmp_path: Path) -> None:
+    loaded = load(tmp_path, [annotation([-5, 90, 50, 30], 1), annotation([150.5, 10, 100, 20.25], 2)])
+    boxes, labels = loaded.targets(0)
+    assert boxes.dtype == np.float32
+    assert labels.dtype == np.int64
+    assert boxes.tolist() == [[0, 90, 45, 100], [150.5, 10, 200, 30.25]]
+
+
+def test_boxes_follow_their_images_whatever_the_order_of_the_file(tmp_path: Path) -> None:
+    images = [{**IMAGE, "id": 2**62 + 3, "file_name": "big.jpg"}, {**IMAGE, "id": 4}, {**IMAGE, "id": 1}]
+    ids = [1, 2**62 + 3, 1]
+    boxes = [annotation([n, 0, 10, 10], n + 1, image_id=ids[n]) for n in range(3)]
+    loaded = load(tmp_path, boxes, images=images)
+    assert [loaded.targets(i)[0][:, 0].tolist() for i in range(3)] == [[1.0], [], [0.0, 2.0]]
+    assert loaded.image_ids.tolist() == [2**62 + 3, 4, 1]
+
+
+def test_crowd_regions_are_evaluated_but_not_trained_on(tmp_path: Path) -> None:
+    loaded = load(tmp_path, [annotation([0, 0, 10, 10], 1, iscrowd=1), annotation([0, 0, 20, 20], 2)])
+    assert loaded.targets(0)[0].tolist() == [[0, 0, 20, 20]]
+    assert [entry["iscrowd"] for entry in loaded.ground_truth()["annotations"]] == [1, 0]
+    assert loaded.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (annotation([10, 10, 0, 5], 7), "no width or no height"),
+        (annotation([10, 10, 5, -1], 7), "no width or no height"),
+        (annotation([250, 10, 5, 5], 7), "outside the image (200 x 100)"),
+        (annotation([1, 2, 3], 7), "not four finite numbers"),
+        (annotation(["1", 2, 3, 4], 7), "not four finite numbers"),
+        (annotation([1, 2, float("nan"), 4], 7), "not four finite numbers"),
+        (annotation(None, 7), "not four finite numbers"),
+        (annotation([1, 2, 3, 4], 7, category_id=6), "unknown category_id 6"),
+        (annotation([1, 2, 3, 4], 7, image_id=9), "unknown image_id 9"),
+        (annotation([1, 2, 3, 4], 7, image_id="x"), "image_id 'x' is not a whole number"),
+    ],
+)
+def test_a_broken_box_is_left_out_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, broken: dict[str, Any], reason: str
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        loaded = load(tmp_path, [annotation([0, 0, 10, 10], 6), broken, annotation([5, 5, 10, 10], 8)])
+    assert loaded.targets(0)[0].tolist() == [[0, 0, 10, 10], [5, 5, 15, 15]]
+    (problem,) = loaded.problems
+    assert problem.annotation_id == 7
+    assert reason in problem.reason
+    assert problem.file_name == ("" if broken["image_id"] in (9, "x") else "a.jpg")
+    assert "1 broken boxes" in caplog.text
+    assert reason in caplog.text
+
+
+def test_ground_truth_keeps_the_file_as_it_is_and_fills_what_is_missing(tmp_path: Path) -> None:
+    bare = {"image_id": 1, "category_id": 5, "bbox": [190, 90, 30.5, 20]}
+    truth = load(tmp_path, [annotation([1.5, 2, 3, 4], 3, area=7.25), bare, annotation([1], 4)]).ground_truth()
+    assert truth["annotations"] == [
+        {"id": 1, "image_id": 1, "category_id": 5, "bbox": [1.5, 2, 3, 4], "area": 7.25, "iscrowd": 0},
+        {"id": 2, "image_id": 1, "category_id": 5, "bbox": [190, 90, 30.5, 20], "area": 610.0, "iscrowd": 0},
+    ]
+    assert truth["images"] == [IMAGE]
+    assert truth["categories"] == [CATEGORY]
+
+
+@pytest.mark.parametrize(("ids", "kept"), [((4, 9), (4, 9)), ((4, 4), (1, 2)), ((0, 3), (1, 2))])
+def test_annotation_ids_are_replaced_only_where_they_do_not_serve(
+    tmp_path: Path, ids: tuple[int, int], kept: tuple[int, int]
+) -> None:
+    truth = load(tmp_path, [annotation([0, 0, 10, 10], number) for number in ids]).ground_truth()
+    assert tuple(entry["id"] for entry in truth["annotations"]) == kept
+
+
+def test_missing_sizes_are_read_from_the_image(make_set: Any) -> None:
+    annotation_file, folder = make_set(2, (48, 64))
+    content = json.loads(annotation_file.read_text())
+    for image in content["images"]:
+        del image["height"], image["width"]
+    annotation_file.write_text(json.dumps(content))
+    loaded = CocoAnnotations.load(annotation_file, folder)
+    assert loaded.heights.tolist() == [48, 48]
+    assert loaded.widths.tolist() == [64, 64]
+    (folder / "1.png").unlink()
+    with pytest.raises(UserError, match=r"gives no height and width for '.*1\.png'"):
+        CocoAnnotations.load(annotation_file, folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("<annotation/>", "is not JSON"),
+        ([1, 2], "holds a list"),
+        ({"images": [IMAGE], "categories": [CATEGORY]}, "has no 'annotations'"),
+        ({"images": {}, "annotations": [], "categories": [CATEGORY]}, "'images' of .* is a dict, not a list"),
+        ({"images": [], "annotations": [], "categories": [CATEGORY]}, "'images' of .* is empty"),
+        ({"images": [IMAGE], "annotations": [], "categories": []}, "'categories' of .* is empty"),
+        (
+            {"images": [{"id": "1", "file_name": "a"}], "annotations": [], "categories": [CATEGORY]},
+            "entry 0 of 'images'",
+        ),
+        ({"images": [IMAGE], "annotations": [], "categories": [{"id": 1}]}, "entry 0 of 'categories'"),
+        ({"images": [IMAGE], "annotations": ["x"], "categories": [CATEGORY]}, "entry of 'annotations' is 'x'"),
+        (
+            {"images": [IMAGE, {**IMAGE, "file_name": "b.jpg"}], "annotations": [], "categories": [CATEGORY]},
+            r"image id 1 of .* stands for both 'a\.jpg' and 'b\.jpg'",
+        ),
+        (
+            {"images": [IMAGE], "annotations": [], "categories": [CATEGORY, {"id": 5, "name": "dog"}]},
+            "category id 5 of .* stands for both 'cat' and 'dog'",
+        ),
+    ],
+)
+def test_a_file_that_is_not_coco_is_refused_in_one_line(tmp_path: Path, content: Any, message: str) -> None:
+    path = write(tmp_path, content)
+    with pytest.raises(UserError, match=message) as raised:
+        CocoAnnotations.load(path, tmp_path)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'.*nowhere\.json' cannot be read"):
+        CocoAnnotations.load(tmp_path / "nowhere.json", tmp_path)
+
+
+def test_validation_takes_over_the_labels_of_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cat, dog, bird = ({"id": id_, "name": name} for id_, name in ((5, "cat"), (8, "dog"), (9, "bird")))
+    train = load(tmp_path, [], categories=[cat, dog])
+    boxes = [annotation([0, 0, 10, 10], number, category_id=id_) for number, id_ in enumerate((9, 8, 9, 8), 1)]
+    with caplog.at_level(logging.WARNING):
+        val = load(tmp_path, boxes, categories=[dog, bird]).relabelled(train)
+    assert val.class_names == ("cat", "dog")
+    assert val.targets(0)[1].tolist() == [1, 1]
+    assert [entry["id"] for entry in val.ground_truth()["annotations"]] == [2, 4]
+    assert "'bird' (id 9)" in caplog.text
+    renamed = load(tmp_path, [], categories=[{"id": 5, "name": "horse"}])
+    with pytest.raises(UserError, match=r"category 5 is 'horse' in .* but 'cat' in"):
+        renamed.relabelled(train)
+
+
+def test_tiny_coco_evaluates_as_the_file_itself(shared_data: Path) -> None:
+    annotation_file = shared_data / "tiny_coco/annotations/instances_val2017.json"
+    loaded = CocoAnnotations.load(annotation_file, shared_data / "tiny_coco/val2017")
+    assert len(loaded) == 50
+    assert loaded.num_classes == 80
+    assert loaded.problems == ()
+    assert loaded.raw_crowd.sum() > 0
+    assert len(loaded.boxes) == len(loaded.raw_ids) - loaded.raw_crowd.sum()
+    ours = COCO()
+    ours.dataset = loaded.ground_truth()
+    ours.createIndex()
+    theirs = COCO(str(annotation_file))
+    generator = np.random.default_rng(0)
+    detections = [
+        {
+            "image_id": entry["image_id"],
+            "category_id": entry["category_id"],
+            "bbox": (np.array(entry["bbox"]) * generator.uniform(0.9, 1.1, 4)).tolist(),
+            "score": float(generator.random()),
+        }
+        for entry in theirs.dataset["annotations"]
+    ]
+    figures = []
+    for truth in (ours, theirs):
+        evaluation = COCOeval(truth, theirs.loadRes(detections), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        figures.append(evaluation.stats)
+    assert 0.1 < figures[0][0] < 1
+    np.testing.assert_array_equal(figures[0], figures[1])
+
+
+def test_broken_boxes_of_blood_cells_are_named(shared_data: Path) -> None:
+    folder = shared_data / "bccd"
+    loaded = CocoAnnotations.load(folder / "annotations/instances_train.json", folder / "JPEGImages")
+    raw = json.loads((folder / "annotations/instances_train.json").read_text())
+    assert len(loaded) == 205
+    assert loaded.class_names == ("RBC", "WBC", "Platelets")
+    broken = {entry["id"] for entry in raw["annotations"] if min(entry["bbox"][2:]) <= 0}
+    assert broken
+    assert broken <= {problem.annotation_id for problem in loaded.problems}
+    assert all(problem.file_name.startswith("BloodImage_") for problem in loaded.problems)
+    assert len(loaded.boxes) == len(raw["annotations"]) - len(loaded.problems)
+    sides = loaded.boxes[:, 2:] - loaded.boxes[:, :2]
+    assert (sides > 0).all()

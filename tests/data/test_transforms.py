@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import albumentations as A
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from rtdetrv2_train.data.pipeline import TrainingPipeline
+from rtdetrv2_train.data.transforms import (
+    IoUCrop,
+    PhotometricDistortion,
+    ZoomOut,
+    adjust_brightness,
+    adjust_contrast,
+    adjust_hue,
+    adjust_saturation,
+)
+from rtdetrv2_train.errors import UserError
+
+STRONG: dict[str, Callable[[], A.BasicTransform]] = {
+    "photometric": PhotometricDistortion,
+    "zoom_out": ZoomOut,
+    "iou_crop": IoUCrop,
+    "flip": lambda: A.HorizontalFlip(p=0.5),
+}
+Operator = Callable[[Any, float], Any]
+
+
+@lru_cache
+def picture(seed: int = 0, height: int = 60, width: int = 90) -> NDArray[np.uint8]:
+    """Smooth colours with some noise, as in photographs."""
+    generator = np.random.default_rng(seed)
+    small = Image.fromarray(generator.integers(0, 256, (5, 7, 3), dtype=np.uint8))
+    smooth = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)).astype(float)
+    return (smooth + generator.normal(0, 8, smooth.shape)).clip(0, 255).astype(np.uint8)
+
+
+BOXES = np.array([[3, 4, 30, 25], [40, 10, 85.5, 55], [10, 30, 24, 58], [60, 2, 64, 7]], dtype=np.float32)
+LABELS = np.array([5, 0, 79, 5], dtype=np.int64)
+
+
+def run(transform: A.BasicTransform, seed: int = 0, image: NDArray[np.uint8] | None = None) -> Any:
+    """One transform alone: the image, and boxes in pixels with their labels."""
+    image = picture() if image is None else image
+    scale = np.array([image.shape[1], image.shape[0]] * 2)
+    compose = A.Compose(
+        [transform, A.NoOp(p=1.0)], bbox_params=A.BboxParams("albumentations", check_each_transform=False)
+    )
+    compose.set_random_seed(seed)
+    result = compose(image=image, bboxes=np.column_stack([BOXES / scale, LABELS]))
+    height, width = result["image"].shape[:2]
+    return result["image"], result["bboxes"][:, :4] * [width, height, width, height], result["bboxes"][:, 4]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "factors", "mean_tolerance"),
+    [
+        (adjust_brightness, v2.functional.adjust_brightness, (0.875, 1.0, 1.125), 0.01),
+        (adjust_contrast, v2.functional.adjust_contrast, (0.5, 1.0, 1.5), 0.5),
+        (adjust_saturation, v2.functional.adjust_saturation, (0.5, 1.0, 1.5), 0.5),
+    ],
+)
+def test_operators_agree_with_torchvision_to_one_level(
+    ours: Operator, theirs: Operator, factors: tuple[float, ...], mean_tolerance: float
+) -> None:
+    image = picture(1)
+    for factor in factors:
+        expected = theirs(torch.from_numpy(image).permute(2, 0, 1), factor).permute(1, 2, 0).numpy().astype(int)
+        difference = ours(image, factor) - expected
+        assert np.abs(difference).max() <= 1
+        assert abs(difference.mean()) < mean_tolerance
+
+
+@pytest.mark.parametrize("shift", [-0.05, -0.02, 0.05, 0.4])
+def test_hue_agrees_with_torchvision_up_to_the_rounding_of_hue_to_bytes(shift: float) -> None:
+    image = picture(2)
+    expected = v2.functional.adjust_hue(torch.from_numpy(image).permute(2, 0, 1), shift).permute(1, 2, 0).numpy()
+    difference = np.abs(adjust_hue(image, shift) - expected.astype(int))
+    assert difference.mean() < 1
+    assert np.percentile(difference, 99) <= 5
+    assert np.abs(image - expected.astype(int)).mean() > 5 * difference.mean()
+
+
+def test_photometric_distortion_draws_each_operation_with_its_own_coin() -> None:
+    transform = PhotometricDistortion()
+    transform.set_random_seed(0)
+    drawn = [transform.get_params() for _ in range(4000)]
+    names = ("brightness", "contrast", "saturation", "hue", "channels")
+    applied = np.array([[params[name] is not None for name in names] for params in drawn], dtype=float)
+    # Standard deviations: 0.008 of a share, 0.016 of a correlation.
+    assert np.abs(applied.mean(axis=0) - 0.5).max() < 0.032
+    assert np.abs(np.corrcoef(applied.T) - np.eye(5)).max() < 0.064
+    for name, (low, high) in {"brightness": (0.875, 1.125), "contrast": (0.5, 1.5), "hue": (-0.05, 0.05)}.items():
+        factors = [params[name] for params in drawn if params[name] is not None]
+        assert low <= min(factors) < low + 0.01 * (high - low)
+        assert high >= max(factors) > high - 0.01 * (high - low)
+    assert len({tuple(params["channels"]) for params in drawn if params["channels"]}) == 6
+
+
+def test_photometric_distortion_with_probability_zero_changes_nothing() -> None:
+    image, boxes, labels = run(PhotometricDistortion(p=0))
+    np.testing.assert_array_equal(image, picture())
+    np.testing.assert_allclose(boxes, BOXES, atol=1e-4)
+    assert labels.tolist() == LABELS.tolist()
+
+
+def test_zoom_out_puts_the_image_with_its_boxes_on_a_canvas() -> None:
+    ratios = []
+    for seed in range(50):
+        image, boxes, labels = run(ZoomOut(p=1.0, fill=(7, 8, 9)), seed)
+        left, top = np.round(boxes[0, :2] - BOXES[0, :2]).astype(int)
+        np.testing.assert_allclose(boxes - [left, top, left, top], BOXES, atol=1e-3)
+        np.testing.assert_array_equal(image[top : top + 60, left : left + 90], picture())
+        outside = np.ones(image.shape[:2], dtype=bool)
+        outside[top : top + 60, left : left + 90] = False
+        assert (image[outside] == [7, 8, 9]).all()
+        assert labels.tolist() == LABELS.tolist()
+        ratios.append(image.shape[1] / 90)
+        assert image.shape[0] == pytest.approx(60 * ratios[-1], abs=1)
+    assert 1 <= min(ratios) < 1.3
+    assert 3.7 < max(ratios) <= 4
+
+
+def test_iou_crop_keeps_and_clips_the_boxes_with_their_centre_inside() -> None:
+    coordinates = np.dstack([*np.meshgrid(np.arange(90), np.arange(60)), np.zeros((60, 90))]).astype(np.uint8)
+    cropped = 0
+    for seed in range(100):
+        image, boxes, labels = run(IoUCrop(p=1.0), seed, coordinates)
+        height, width = image.shape[:2]
+        left, top = image[0, 0, :2].astype(int)
+        np.testing.assert_array_equal(image, coordinates[top : top + height, left : left + width])
+        centres = (BOXES[:, :2] + BOXES[:, 2:]) / 2 - [left, top]
+        inside = ((centres > 0) & (centres < [width, height])).all(axis=1)
+        expected = (BOXES[inside] - [left, top, left, top]).clip(0, [width, height, width, height])
+        np.testing.assert_allclose(boxes, expected, atol=1e-3)
+        assert labels.tolist() == LABELS[inside].tolist()
+        assert inside.any()
+        assert 0.5 <= width / height <= 2
+        assert min(width / 90, height / 60) >= 0.28
+        cropped += (height, width) != (60, 90)
+    assert cropped > 50
+
+
+def test_iou_crop_demands_the_overlap_that_was_drawn() -> None:
+    image, boxes, _ = run(IoUCrop(p=1.0, sampler_options=[0.7]), 1)
+    assert image.shape[:2] != (60, 90)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    # Of the best box no more than 30 % of the union with the crop may be missing.
+    assert areas.max() / (image.shape[0] * image.shape[1]) >= 0.7
+
+
+def test_iou_crop_leaves_an_image_alone_where_no_crop_fits() -> None:
+    pipeline = TrainingPipeline({"iou_crop": IoUCrop(p=1.0, sampler_options=[0.5])})
+    empty = np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.int64)
+    image, boxes, labels = pipeline(picture(), *empty, size=(60, 90), active=["iou_crop"], seed=[0])
+    np.testing.assert_array_equal(image, picture())
+    assert boxes.shape == (0, 4)
+    assert labels.shape == (0,)
+    tiny = np.array([[1, 1, 2, 2]], dtype=np.float32)
+    image, boxes, _ = pipeline(picture(), tiny, LABELS[:1], size=(60, 90), active=["iou_crop"], seed=[0])
+    np.testing.assert_array_equal(image, picture())
+    np.testing.assert_allclose(boxes * [90, 60, 90, 60], tiny, atol=1e-4)
+
+
+def test_boxes_under_one_pixel_are_dropped_before_and_after_resizing() -> None:
+    pipeline = TrainingPipeline({})
+    boxes = np.array([[0, 0, 0.9, 20], [5, 5, 6, 20], [10, 10, 11.9, 40], [20, 20, 60, 40]], dtype=np.float32)
+    same = pipeline(picture(), boxes, np.arange(4), size=(60, 90), active=[], seed=[0])
+    assert same[2].tolist() == [1, 2, 3]
+    halved = pipeline(picture(), boxes, np.arange(4), size=(30, 45), active=[], seed=[0])
+    assert halved[2].tolist() == [3]
+    grown = pipeline(picture(), boxes, np.arange(4), size=(600, 900), active=[], seed=[0])
+    assert grown[2].tolist() == [1, 2, 3]
+
+
+def test_equal_seeds_give_equal_bits_whatever_was_done_before() -> None:
+    one, other = (TrainingPipeline({name: make() for name, make in STRONG.items()}) for _ in range(2))
+    arguments: dict[str, Any] = {"size": (64, 96), "active": list(STRONG)}
+    for seed in range(20):
+        other(picture(9), BOXES, LABELS, **arguments, seed=[1, 5, seed])
+        first = one(picture(), BOXES, LABELS, **arguments, seed=[0, 0, seed])
+        second = other(picture(), BOXES, LABELS, **arguments, seed=[0, 0, seed])
+        for left, right in zip(first, second, strict=True):
+            np.testing.assert_array_equal(left, right)
+    different = one(picture(), BOXES, LABELS, **arguments, seed=[0, 1, 19])
+    assert not np.array_equal(first[0], different[0])
+
+
+def test_inputs_are_left_as_they_were() -> None:
+    pipeline = TrainingPipeline({name: make() for name, make in STRONG.items()})
+    image, boxes = picture(), BOXES.copy()
+    for seed in range(10):
+        pipeline(image, boxes, LABELS, size=(64, 96), active=list(STRONG), seed=[seed])
+    np.testing.assert_array_equal(image, picture())
+    np.testing.assert_array_equal(boxes, BOXES)
+
+
+def test_only_active_augmentations_are_applied() -> None:
+    transforms = {"zoom_out": ZoomOut(p=1.0, side_range=(2, 2)), "flip": A.HorizontalFlip(p=1.0), "iou_crop": None}
+    pipeline = TrainingPipeline(transforms)
+    assert list(pipeline.transforms) == ["zoom_out", "flip"]
+    arguments: dict[str, Any] = {"size": (60, 90), "seed": [0]}
+    image, boxes, _ = pipeline(picture(), BOXES, LABELS, active=["flip"], **arguments)
+    np.testing.assert_array_equal(image, picture()[:, ::-1])
+    np.testing.assert_allclose(boxes[:, [0, 2]] * 90, 90 - BOXES[:, [2, 0]], atol=1e-4)
+    image, boxes, _ = pipeline(picture(), BOXES, LABELS, active=[], **arguments)
+    np.testing.assert_array_equal(image, picture())
+    np.testing.assert_allclose(boxes * [90, 60, 90, 60], BOXES, atol=1e-4)
+
+
+def test_the_coins_of_different_transforms_are_independent() -> None:
+    pipeline = TrainingPipeline({"zoom_out": ZoomOut(p=0.5, side_range=(2, 2)), "flip": A.HorizontalFlip(p=0.5)})
+    image = np.zeros((32, 32, 3), dtype=np.uint8)
+    image[:16, :16], image[:16, 16:] = 60, 200
+    coins = []
+    for seed in range(600):
+        result, boxes, _ = pipeline(
+            image, np.array([[0, 0, 16, 32]], dtype=np.float32), LABELS[:1], (32, 32), ("zoom_out", "flip"), [seed]
+        )
+        zoomed = boxes[0, 3] - boxes[0, 1] < 0.9
+        row = result[result.max(axis=(1, 2)) > 0][2, :, 0].astype(int)
+        coins.append((zoomed, np.argmax(row == 200) < np.argmax(row == 60)))
+    counts = np.array([[sum(pair == (a, b) for pair in coins) for b in (False, True)] for a in (False, True)])
+    # 150 are expected of each, with a standard deviation of 11.
+    assert np.abs(counts - 150).max() < 44
+
+
+class ReferenceIoUCrop(v2.RandomIoUCrop):
+    """Torchvision's crop with the reference's probability."""
+
+    def forward(self, *inputs: Any) -> Any:
+        return super().forward(*inputs) if torch.rand(1) < 0.8 else inputs
+
+
+def test_the_strong_pipeline_has_the_distribution_of_torchvisions() -> None:
+    """Means over 400 samples of each, which may differ by four standard errors of the difference."""
+    size, count = (48, 72), 400
+    reference = v2.Compose(
+        [
+            v2.RandomPhotometricDistort(p=0.5),
+            v2.RandomZoomOut(fill=0),
+            ReferenceIoUCrop(),
+            v2.SanitizeBoundingBoxes(min_size=1),
+            v2.RandomHorizontalFlip(),
+            v2.Resize(size),
+            v2.SanitizeBoundingBoxes(min_size=1),
+        ]
+    )
+    pipeline = TrainingPipeline({name: make() for name, make in STRONG.items()})
+    torch.manual_seed(0)
+    figures: list[list[list[float]]] = [[], []]
+    for seed in range(count):
+        image = picture(seed % 20)
+        target = {
+            "boxes": tv_tensors.BoundingBoxes(torch.from_numpy(BOXES), format="XYXY", canvas_size=(60, 90)),
+            "labels": torch.from_numpy(LABELS),
+        }
+        their_image, their_target = reference(Image.fromarray(image), target)
+        their_boxes = their_target["boxes"].numpy() / [size[1], size[0], size[1], size[0]]
+        ours = pipeline(image, BOXES, LABELS, size, list(STRONG), [seed])
+        for collected, pixels, boxes in ((figures[0], their_image, their_boxes), (figures[1], *ours[:2])):
+            pixels = np.asarray(pixels, dtype=float)
+            sides = boxes[:, 2:] - boxes[:, :2]
+            collected.append(
+                [
+                    len(boxes),
+                    sides.prod(axis=1).sum(),
+                    np.log(sides[:, 0] / sides[:, 1]).sum(),
+                    boxes[:, 0].sum(),
+                    boxes[:, 3].sum(),
+                    pixels.mean(),
+                    pixels.std(),
+                    pixels.std(axis=2).mean(),
+                    (pixels.max(axis=2) == 0).mean(),
+                ]
+            )
+    theirs, ours_ = np.array(figures[0]), np.array(figures[1])
+    standard_error = np.sqrt((theirs.var(axis=0) + ours_.var(axis=0)) / count)
+    z = (theirs.mean(axis=0) - ours_.mean(axis=0)) / standard_error
+    assert np.abs(z).max() < 4, z
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ZoomOut(side_range=(4, 1)), r"zoom_out\.side_range is \[4, 1\]"),
+        (lambda: ZoomOut(side_range=(0.5, 1)), r"zoom_out\.side_range"),
+        (lambda: ZoomOut(p=1.5), r"zoom_out\.p is 1\.5"),
+        (lambda: IoUCrop(min_scale=0.9, max_scale=0.3), r"iou_crop\.min_scale and max_scale"),
+        (lambda: IoUCrop(sampler_options=[]), r"sampler_options is empty"),
+        (lambda: PhotometricDistortion(hue=(-1, 1)), r"photometric\.hue"),
+        (lambda: PhotometricDistortion(contrast=(0.5,)), r"photometric\.contrast"),
+    ],
+)
+def test_nonsense_is_refused(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make()

@@ -1,0 +1,155 @@
+"""Weights go to Hugging Face's names and back unchanged, and transformers computes the same with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import REFERENCE, small_model
+from torch import Tensor
+
+from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.weights.architecture import ArchitectureFacts, infer_architecture
+from rtdetrv2_train.weights.checkpoints import read_checkpoint
+from rtdetrv2_train.weights.huggingface import huggingface_config, write_huggingface_folder
+from rtdetrv2_train.weights.huggingface_names import from_huggingface, has_huggingface_names, to_huggingface
+
+transformers = pytest.importorskip("transformers")
+Weights = Callable[[str], dict[str, Tensor]]
+
+COCO = [f"class {index}" for index in range(80)]
+COMPUTED = ("decoder.anchors", "decoder.valid_mask")
+
+
+def hollow_transformers_model(facts: ArchitectureFacts) -> Any:
+    config = transformers.RTDetrV2Config.from_dict(huggingface_config(facts, COCO))
+    with torch.device("meta"):
+        return transformers.RTDetrV2ForObjectDetection(config)
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["r18vd", "r34vd", "r50vd_m", "r50vd", "r101vd", "hgnetv2_l", "hgnetv2_x", "hgnetv2_h", "r18vd_sp1", "r50vd_dsp"],
+)
+def test_every_name_and_shape_of_a_scale_has_its_counterpart(model: str, hollow_weights: Weights) -> None:
+    ours = {name: tensor for name, tensor in hollow_weights(model).items() if name not in COMPUTED}
+    theirs = hollow_transformers_model(infer_architecture(ours)).state_dict()
+    assert has_huggingface_names(theirs)
+    converted = from_huggingface(theirs)
+    assert {name: tensor.shape for name, tensor in converted.items()} == {n: t.shape for n, t in ours.items()}
+
+
+def test_names_on_disk_are_those_that_transformers_writes(tmp_path: Path) -> None:
+    weights = small_model(num_classes=4).state_dict()
+    facts = replace(infer_architecture(weights), num_queries=20)
+    config = transformers.RTDetrV2Config.from_dict(huggingface_config(facts, list("abcd")))
+    transformers.RTDetrV2ForObjectDetection(config).save_pretrained(tmp_path / "theirs")
+    write_huggingface_folder(tmp_path / "ours", weights, list("abcd"), facts=facts)
+    from safetensors import safe_open
+
+    names = []
+    for folder in ("theirs", "ours"):
+        with safe_open(tmp_path / folder / "model.safetensors", "pt") as file:
+            names.append({name: tuple(file.get_slice(name).get_shape()) for name in file.keys()})  # noqa: SIM118
+    assert names[0] == names[1]
+
+
+def test_there_and_back_changes_no_bit(tmp_path: Path) -> None:
+    weights = small_model(num_classes=4).state_dict()
+    again = from_huggingface(to_huggingface(weights))
+    assert set(weights) - set(again) == set(COMPUTED)
+    assert all(torch.equal(again[name], weights[name]) for name in again)
+    write_huggingface_folder(tmp_path, weights, list("abcd"))
+    from_disk = read_checkpoint(tmp_path).state_dict
+    assert from_disk.keys() == again.keys()
+    assert all(torch.equal(from_disk[name], weights[name]) for name in from_disk)
+
+
+def test_transformers_keeps_every_tensor_it_loads(tmp_path: Path) -> None:
+    weights = small_model(num_classes=4).state_dict()
+    write_huggingface_folder(tmp_path / "ours", weights, list("abcd"))
+    model, info = transformers.RTDetrV2ForObjectDetection.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(info.values())
+    assert model.config.id2label == dict(enumerate("abcd"))
+    model.save_pretrained(tmp_path / "theirs")
+    checkpoint = read_checkpoint(tmp_path / "theirs")
+    assert checkpoint.class_names == ("a", "b", "c", "d")
+    assert set(weights) - set(checkpoint.state_dict) == set(COMPUTED)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in checkpoint.state_dict.items())
+
+
+@pytest.mark.parametrize("model", ["r18vd", "r18vd_dsp"])
+def test_transformers_predicts_the_reference_values(
+    model: str, tmp_path: Path, deterministic: Any, hollow_weights: Weights
+) -> None:
+    weights = {
+        name: torch.tensor(1) if name.endswith("num_batches_tracked") else
+        tensor if name.endswith("num_points_scale") else deterministic.tensor_for(name, tuple(tensor.shape))
+        for name, tensor in hollow_weights(model).items()
+    }  # fmt: skip
+    facts = replace(infer_architecture(weights), method="discrete" if model.endswith("dsp") else "default")
+    write_huggingface_folder(tmp_path, weights, COCO, facts=facts)
+    detector = transformers.RTDetrV2ForObjectDetection.from_pretrained(tmp_path).eval()
+    with torch.no_grad():
+        output = detector(deterministic.image("image", 1, 640, 640))
+    expected = np.load(REFERENCE / f"forward_{model}.npz")
+    actual = torch.cat([output.pred_boxes[0], output.logits[0]], -1).numpy()
+    wanted = np.concatenate([expected["pred_boxes"][0], expected["pred_logits"][0]], -1)
+    # Queries with all but equal scores may change places, so each is compared with the nearest of the reference.
+    distance = np.abs(actual[:, None] - wanted[None]).max(-1)
+    assert sorted(distance.argmin(1)) == list(range(300))
+    close = int((distance.min(1) < 1e-4).sum())
+    # Discrete sampling jumps a pixel where a coordinate lies on the border between two.
+    assert close == 300 if model == "r18vd" else close >= 295
+
+
+def test_dropping_unused_decoder_layers_gives_a_model_of_the_others(tmp_path: Path) -> None:
+    weights = small_model(num_classes=2, num_layers=3).state_dict()
+    write_huggingface_folder(tmp_path, weights, ["a", "b"], decoder_layers=2)
+    _, info = transformers.RTDetrV2ForObjectDetection.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values())
+    checkpoint = read_checkpoint(tmp_path)
+    assert checkpoint.facts.decoder_layers == 2
+    assert "decoder.dec_score_head.1.weight" in checkpoint.state_dict
+    assert "decoder.dec_score_head.2.weight" not in checkpoint.state_dict
+
+
+def test_the_image_processor_only_resizes_and_rescales(tmp_path: Path) -> None:
+    write_huggingface_folder(tmp_path, small_model().state_dict(), list("abcd"), image_size=(96, 160))
+    processor = transformers.RTDetrImageProcessor.from_pretrained(tmp_path)
+    pixels = processor(np.full((50, 70, 3), 255, np.uint8), return_tensors="pt")["pixel_values"]
+    assert pixels.shape == (1, 3, 96, 160)
+    assert pixels.min() == pixels.max() == pytest.approx(1.0)
+    assert read_checkpoint(tmp_path).image_size == (96, 160)
+
+
+def test_what_transformers_cannot_express_is_refused(hollow_weights: Weights) -> None:
+    facts = infer_architecture(hollow_weights("r18vd"))
+    with pytest.raises(UserError, match=r"one number of sampling points.*\[2, 4, 6\]"):
+        huggingface_config(replace(facts, num_points=(2, 4, 6)), COCO)
+    with pytest.raises(UserError, match="3 fusion blocks, this model has 1"):
+        huggingface_config(replace(facts, csp_blocks=1), COCO)
+    with pytest.raises(UserError, match="79 class names were given for a model of 80 classes"):
+        huggingface_config(facts, COCO[:79])
+
+
+def test_configuration_carries_what_weights_do_not_show(tmp_path: Path) -> None:
+    weights = small_model(num_classes=4).state_dict()
+    facts = replace(infer_architecture(weights), num_queries=77, method="discrete", encoder_heads=2)
+    write_huggingface_folder(tmp_path, weights, list("abcd"), facts=facts)
+    assert json.loads((tmp_path / "config.json").read_text())["encoder_attention_heads"] == 2
+    assert read_checkpoint(tmp_path).facts == facts
+
+
+def test_names_without_counterpart_and_lone_projections_are_refused() -> None:
+    with pytest.raises(UserError, match=r"'encoder\.mystery' has no counterpart"):
+        to_huggingface({"encoder.mystery": torch.zeros(1)})
+    lone = {"model.decoder.layers.0.self_attn.q_proj.weight": torch.zeros(2, 2)}
+    with pytest.raises(UserError, match="has only q"):
+        from_huggingface(lone)
