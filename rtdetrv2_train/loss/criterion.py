@@ -1,7 +1,6 @@
 """The training loss: varifocal classification, L1 and GIoU, on every set of predictions at once.
 
-Shape suffixes: G prediction sets, L decoder layers, B batch, Q queries, C classes, N boxes of the batch, K matched pairs
-of one set.
+Shape suffixes: G prediction sets, B batch, Q queries, C classes, K matched pairs of one set.
 """
 
 from __future__ import annotations

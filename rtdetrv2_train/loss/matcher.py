@@ -71,7 +71,7 @@ class PendingAssignment:
             raise FloatingPointError(
                 "the model's predictions are not finite any more: lower the learning rate, or check the last batches"
             )
-        num_sets, _, num_queries = cost_GNQ.shape
+        num_sets = len(cost_GNQ)
         ends = list(accumulate(self._counts))
         spans = [(end - count, end) for end, count in zip(ends, self._counts, strict=True) if count]
         problems = [(cost_GNQ[index, start:end], start) for index in range(num_sets) for start, end in spans]

@@ -281,4 +281,4 @@ class Decoder(nn.Module):
         # Anchors follow from the image size, so a checkpoint trained at another one loads just as well.
         state_dict = {k: v for k, v in state_dict.items() if k not in (prefix + "anchors", prefix + "valid_mask")}
         state_dict |= {prefix + "anchors": self.anchors, prefix + "valid_mask": self.valid_mask}
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[arg-type]
+        super()._load_from_state_dict(state_dict, prefix, *args)

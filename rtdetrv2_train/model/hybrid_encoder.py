@@ -72,6 +72,7 @@ class RepVGGBlock(nn.Module):
         self.act = make_activation(activation)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        """``[B, C, H, W]`` to ``[B, C, H, W]``."""
         return self.act(self.conv1(x_BCHW) + self.conv2(x_BCHW))
 
 

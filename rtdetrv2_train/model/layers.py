@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from itertools import pairwise
 from typing import Generic, TypeVar
 
 import torch
@@ -137,9 +138,7 @@ class MLP(nn.Module):
     def __init__(self, in_width: int, hidden_width: int, out_width: int, num_layers: int) -> None:
         super().__init__()
         widths = [in_width, *[hidden_width] * (num_layers - 1), out_width]
-        self.layers = nn.ModuleList(
-            nn.Linear(before, after) for before, after in zip(widths[:-1], widths[1:], strict=True)
-        )
+        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in_width]`` to ``[..., out_width]``."""

@@ -101,7 +101,7 @@ class ResNetVD(nn.Module):
             raise ValueError(f"there is no ResNet-vd of depth {depth}: use one of {sorted(BLOCKS_OF_DEPTH)}")
         blocks = blocks or BLOCKS_OF_DEPTH[depth]
         bottleneck = depth >= 50
-        stem = OrderedDict(
+        stem: OrderedDict[str, nn.Module] = OrderedDict(
             conv1_1=ConvNorm(3, width // 2, 3, 2, "relu", frozen_norms),
             conv1_2=ConvNorm(width // 2, width // 2, 3, 1, "relu", frozen_norms),
             conv1_3=ConvNorm(width // 2, width, 3, 1, "relu", frozen_norms),

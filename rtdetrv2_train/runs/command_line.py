@@ -47,16 +47,11 @@ def explain(error: Exception, config_folder: Path) -> str:
         group, _, option = found.group(1).rpartition("/")
         options = sorted(path.stem for path in (config_folder / group).glob("*.yaml"))
         return f"there is no {group}={option}: {_nearest(option, options)}use one of {', '.join(options)}"
-    if found := re.search(r"Could not override '([\w/.@-]+)'", text):
+    found = re.search(r"Could not override '([\w/.@-]+)'", text) or re.search(r"full_key: ([\w.]+)", text)
+    if found and ("not in struct" in text or "Could not override" in text):
         key = found.group(1)
-        return (
-            f"there is no key '{key}': {_nearest(key, sorted(set(_keys(config_folder))))}see `--cfg job` for all keys"
-        )
-    if found := re.search(r"Key '([\w.]+)' is not in struct\s+full_key: ([\w.]+)", text):
-        key = found.group(2)
-        return (
-            f"there is no key '{key}': {_nearest(key, sorted(set(_keys(config_folder))))}see `--cfg job` for all keys"
-        )
+        suggestion = _nearest(key, sorted(set(_keys(config_folder))))
+        return f"there is no key '{key}': {suggestion}see `--cfg job` for all keys"
     return " ".join(text.split())
 
 
@@ -79,21 +74,21 @@ def _nearest(name: str, names: list[str]) -> str:
 
 def _keys(config_folder: Path) -> Iterator[str]:
     """Every dotted key that the groups define."""
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import OmegaConf
 
-    def walk(config: DictConfig, prefix: str) -> Iterator[str]:
-        for key in config:
+    def walk(values: dict[str, Any], prefix: str) -> Iterator[str]:
+        for key, value in values.items():
             yield f"{prefix}{key}"
-            if OmegaConf.is_dict(config._get_node(key)):
-                yield from walk(config._get_node(key), f"{prefix}{key}.")  # type: ignore[arg-type]
+            if isinstance(value, dict):
+                yield from walk(value, f"{prefix}{key}.")
 
     for path in config_folder.rglob("*.yaml"):
         group = path.relative_to(config_folder).parts[:-1]
         if group[:1] == ("experiment",):
             continue
-        config = OmegaConf.load(path)
-        if isinstance(config, DictConfig):
-            yield from walk(config, f"{group[0]}." if group else "")
+        values = OmegaConf.to_container(OmegaConf.load(path))
+        if isinstance(values, dict):
+            yield from walk(values, f"{group[0]}." if group else "")  # type: ignore[arg-type]
 
 
 def _user_error_within(error: BaseException | None) -> UserError | None:

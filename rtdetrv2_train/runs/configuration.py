@@ -46,7 +46,7 @@ def with_saved(config: DictConfig, folder: Path, sections: Sequence[str], overri
     Returns:
         a new configuration.
     """
-    saved = OmegaConf.load(folder / CONFIG_FILE)
+    saved = cast(DictConfig, OmegaConf.load(folder / CONFIG_FILE))
     groups = {"model", "data", "augment", "recipe", "trainer", "logger", "callbacks", "experiment"}
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     keys = [override.key_or_group for override in parsed]

@@ -116,7 +116,11 @@ def _start_from_weights(model: nn.Module, config: DictConfig, data: CocoDataModu
     if source is None:
         return False
     try:
-        log.info(load_pretrained_backbone(model.backbone, config.model.release if source == "auto" else source))
+        log.info(
+            load_pretrained_backbone(
+                model.get_submodule("backbone"), config.model.release if source == "auto" else source
+            )
+        )
     except UserError as error:
         steps = estimated_steps(config, len(data.train_annotations))
         if source != "auto" or steps >= config.recipe.short_run.below_steps:

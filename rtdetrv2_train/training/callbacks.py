@@ -44,10 +44,10 @@ class History(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch that was just validated."""
-        if not trainer.is_global_zero or trainer.sanity_checking or not trainer.state.fn == "fit":
+        if not trainer.is_global_zero or trainer.sanity_checking or trainer.state.fn != "fit":
             return
         epochs = json.loads(self.path.read_text()) if self.path.exists() else []
-        entry = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        entry: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         entry |= {name: value.item() for name, value in trainer.callback_metrics.items()}
         epochs = [*(e for e in epochs if e["epoch"] < trainer.current_epoch), entry]
         save_json(self.path, epochs)

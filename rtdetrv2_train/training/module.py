@@ -111,7 +111,7 @@ class DetectionModule(LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             losses = self.criterion(output, batch.targets)
         total = torch.stack(tuple(losses.values())).sum()
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self.log_dict({f"loss/{name.removeprefix('loss_')}": term.detach() for name, term in losses.items()})
             if self.gradient_norm is not None:
                 self.log("train/gradient_norm", self.gradient_norm)

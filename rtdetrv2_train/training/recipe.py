@@ -15,7 +15,8 @@ from typing import Any, Literal, get_args
 from rtdetrv2_train.errors import UserError
 
 Decay = Literal["constant", "cosine"]
-AUTO = "auto"
+Auto = Literal["auto"]
+AUTO: Auto = "auto"
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,13 @@ class Recipe:
     learning_rate: float = 1e-4
     weight_decay: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
-    learning_rate_factor: float | Literal["auto"] = AUTO
-    warmup_steps: int | Literal["auto"] = AUTO
+    learning_rate_factor: float | Auto = AUTO
+    warmup_steps: int | Auto = AUTO
     decay: str = AUTO
     final_learning_rate_share: float = 0.01
-    max_gradient_norm: float | Literal["auto"] = AUTO
-    ema_decay: float | Literal["auto"] = AUTO
-    ema_ramp_steps: int | Literal["auto"] = AUTO
+    max_gradient_norm: float | Auto = AUTO
+    ema_decay: float | Auto = AUTO
+    ema_ramp_steps: int | Auto = AUTO
     short_run: ShortRun = ShortRun()
 
     def __post_init__(self) -> None:
@@ -163,13 +164,10 @@ class Recipe:
             else "long enough for the paper's values"
         )
         why += ", started from scratch" if from_scratch else ", started from pretrained weights"
-        notes = [
-            f"auto settings for {why}",
-            *(
-                f"  {name} = {value:.6g}" if name != "decay" else f"  {name} = {value}"
-                for name, value in chosen.items()
-            ),
-        ]
+        values = (
+            f"{name} = {value if isinstance(value, str) else format(value, '.6g')}" for name, value in chosen.items()
+        )
+        notes = [f"auto settings for {why}", *(f"  {line}" for line in values)]
         return Schedule(
             total_steps=total_steps,
             final_learning_rate_share=self.final_learning_rate_share,

@@ -10,6 +10,8 @@ from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from rtdetrv2_train.training.module import DetectionModule
+
 
 class _RampedAverage(AveragedModel):
     """Averages parameters and floating-point buffers with a decay that the caller gives for each update."""
@@ -42,8 +44,7 @@ class WeightAverage(WeightAveraging):
     """The paper's average: ``decay * (1 - exp(-updates / ramp))`` at each update, buffers included.
 
     Validation uses the averaged weights. Checkpoints hold them as ``state_dict`` and those of the optimizer as
-    ``current_model_state``. The module that is trained must have a ``schedule`` (see :class:`Schedule`) by the first
-    step.
+    ``current_model_state``.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -56,6 +57,7 @@ class WeightAverage(WeightAveraging):
     ) -> None:
         """Update the average after each optimizer step."""
         assert isinstance(self._average_model, _RampedAverage)
+        assert isinstance(pl_module, DetectionModule)
         self._average_model.decay = pl_module.schedule.ema_decay_at(trainer.global_step)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
