@@ -1,6 +1,6 @@
 """A small made-up data set of plain shapes, drawn at first use: something to train on with nothing to download.
 
-An image has a textured background and 1 to 5 filled shapes of random colour, size and rotation, which may cover each
+An image has a textured background and 1 to 5 filled shapes of random colour, size and tilt, which may cover each
 other in part. Shapes are drawn at four times the resolution; a box is tight around the visible part of its shape, to a
 quarter of a pixel.
 """
@@ -23,15 +23,16 @@ from rtdetrv2_train.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-SHAPE_NAMES = ("circle", "square", "triangle", "star", "ring")
+SHAPE_NAMES = ("circle", "square", "triangle", "star")
 SHAPES_LAYOUT = {split: {"images": split, "annotations": f"annotations/{split}.json"} for split in ("train", "val")}
 
 _RECORD = "drawn_with.json"
 _FINE = 4
 _MOST_OBJECTS = 5
 _SMALLEST_SHARE, _LARGEST_SHARE = 0.1, 0.5
+_MOST_TILT = np.pi / 9
 _LEAST_VISIBLE = 0.4
-_LEAST_CONTRAST = 60.0
+_LEAST_CONTRAST = 80.0
 _PLACEMENT_TRIES = 20
 _JPEG_QUALITY = 95
 
@@ -181,16 +182,16 @@ def _draw_split(folder: Path, split: str, count: int, size: int, seed: tuple[int
 
 
 def _background(generator: np.random.Generator, size: int) -> NDArray[np.float32]:
-    """Cloudy colours ``[size, size, 3]`` in two octaves, with stripes in half of the images."""
-    canvas = np.zeros((size, size, 3), dtype=np.float32)
-    for cells, share in ((3, 0.65), (16, 0.35)):
-        clouds = generator.uniform(0, 255, (cells, cells, 3)).astype(np.float32)
-        canvas += share * cv2.resize(clouds, (size, size), interpolation=cv2.INTER_CUBIC)
+    """A colour with clouds in two octaves ``[size, size, 3]``, and stripes in half of the images."""
+    canvas = np.tile(generator.uniform(40, 215, 3).astype(np.float32), (size, size, 1))
+    for cells, strength in ((3, 40), (16, 25)):
+        clouds = generator.uniform(-strength, strength, (cells, cells, 3)).astype(np.float32)
+        canvas += cv2.resize(clouds, (size, size), interpolation=cv2.INTER_CUBIC)
     if generator.random() < 0.5:
         angle, period = generator.uniform(0, np.pi), generator.uniform(4, 24)
         rows, columns = np.mgrid[:size, :size]
         wave = np.sin((columns * np.cos(angle) + rows * np.sin(angle)) * 2 * np.pi / period)
-        canvas += (wave[..., None] * generator.uniform(-30, 30, 3)).astype(np.float32)
+        canvas += (wave[..., None] * generator.uniform(-20, 20, 3)).astype(np.float32)
     return np.clip(canvas, 0, 255)
 
 
@@ -198,18 +199,16 @@ def _random_mask(generator: np.random.Generator, name: str, size: int) -> Mask:
     """A shape at a random place within the image, 255 inside, ``[size * 4, size * 4]``."""
     side = size * _FINE
     radius = generator.uniform(_SMALLEST_SHARE, _LARGEST_SHARE) * side / 2
-    angle = generator.uniform(0, 2 * np.pi)
+    tilt = generator.uniform(-_MOST_TILT, _MOST_TILT)
     mask = np.zeros((side, side), dtype=np.uint8)
     # All shapes reach up to their radius and no further, so that this keeps them within the image.
     x, y = generator.uniform(radius + 1, side - radius - 1, 2)
-    if name in ("circle", "ring"):
-        centre = (round(x), round(y))
-        cv2.circle(mask, centre, int(radius), 255, cv2.FILLED)
-        if name == "ring":
-            cv2.circle(mask, centre, int(radius * generator.uniform(0.4, 0.65)), 0, cv2.FILLED)
+    if name == "circle":
+        cv2.circle(mask, (round(x), round(y)), int(radius), 255, cv2.FILLED)
         return mask
     corners = {"square": 4, "triangle": 3, "star": 10}[name]
-    angles = angle + np.arange(corners) * 2 * np.pi / corners
+    upright = np.pi / 4 if name == "square" else -np.pi / 2
+    angles = upright + tilt + np.arange(corners) * 2 * np.pi / corners
     reach = np.full(corners, radius)
     if name == "star":
         reach[1::2] *= 0.45

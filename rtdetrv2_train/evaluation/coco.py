@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
+from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
@@ -22,7 +24,6 @@ from rtdetrv2_train.batch import Detections
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.exchange import gather_rows, is_distributed
 from rtdetrv2_train.evaluation.metrics import NOTHING_TO_MEASURE, ClassMetrics, CocoMetrics
-from rtdetrv2_train.evaluation.precision_recall import BoxTable, precision_recall
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class CocoEvaluator:
         # score and in which order means are summed, so that any other numbering would change the last digits.
         self._image_ids = np.unique(np.array([image["id"] for image in ground_truth["images"]], dtype=np.int64))
         names = {int(category["id"]): str(category.get("name", category["id"])) for category in _sorted(ground_truth)}
-        self._category_ranks = {category_id: rank for rank, category_id in enumerate(names)}
+        self._category_ranks = {category_id: rank for rank, category_id in enumerate(names, start=1)}
         self._class_names = list(names.values())
         unknown = [int(category_id) for category_id in category_ids if int(category_id) not in names]
         if unknown:
@@ -101,9 +102,9 @@ class CocoEvaluator:
                 f"({len(names)} of them); use the annotation file that belongs to these classes or add the category"
             )
         self._rank_of_label = np.array([self._category_ranks[int(i)] for i in category_ids], dtype=np.int64)
-        self._truth = self._truth_table(ground_truth["annotations"])
-        counted = self._truth.classes[~self._truth.crowd]
-        self._boxes_of_class = np.bincount(counted, minlength=len(names)).tolist()
+        self._truth = self._usable(ground_truth["annotations"])
+        counted = Counter(annotation["category_id"] for annotation in self._truth if not annotation["iscrowd"])
+        self._boxes_of_class = [counted[rank] for rank in self._category_ranks.values()]
         self._parts: list[_Collected] = []
 
     def update(self, detections: Detections, image_ids: Tensor) -> None:
@@ -161,13 +162,13 @@ class CocoEvaluator:
 
         May be called at any time and repeatedly; what has been collected stays.
         """
-        found = self._found_table(_Collected.concatenated(self._parts).every_image_once())
-        evaluation = COCOeval(iouType="bbox")
-        precision, recall = precision_recall(self._truth, found, len(self._class_names), evaluation.params)
-        evaluation.eval = {"precision": precision, "recall": recall}
-        # It prints the table that it also returns.
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress, and the table that it also returns
+            found = self._pycocotools(self._found(_Collected.concatenated(self._parts).every_image_once()))
+            evaluation = COCOeval(self._pycocotools(self._truth), found, "bbox")
+            evaluation.evaluate()
+            evaluation.accumulate()
             evaluation.summarize()
+        precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
         # In the order in which pycocotools summarises, which is that of the fields.
         names = [f.name for f in fields(CocoMetrics) if f.name != "per_class"]
         numbers = {name: float(number) for name, number in zip(names, evaluation.stats, strict=True)}
@@ -177,32 +178,54 @@ class CocoEvaluator:
         """Forget all detections."""
         self._parts = []
 
-    def _truth_table(self, annotations: Sequence[Mapping[str, Any]]) -> BoxTable:
-        ranks = {image_id: rank for rank, image_id in enumerate(self._image_ids.tolist())}
+    def _usable(self, annotations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Annotations of known images and categories, under ranks in place of ids."""
+        ranks = {image_id: rank for rank, image_id in enumerate(self._image_ids.tolist(), start=1)}
         kept = [a for a in annotations if a["image_id"] in ranks and a["category_id"] in self._category_ranks]
-        boxes = np.array([a["bbox"] for a in kept], dtype=np.float64).reshape(-1, 4)
-        return BoxTable(
-            images=np.array([ranks[a["image_id"]] for a in kept], dtype=np.int64),
-            classes=np.array([self._category_ranks[a["category_id"]] for a in kept], dtype=np.int64),
-            boxes=boxes,
-            areas=np.array([a.get("area", a["bbox"][2] * a["bbox"][3]) for a in kept], dtype=np.float64),
-            scores=np.zeros(len(kept)),
-            crowd=np.array([bool(a.get("iscrowd", 0)) for a in kept], dtype=bool),
-        )
+        return [
+            {
+                "id": number,
+                "image_id": ranks[annotation["image_id"]],
+                "category_id": self._category_ranks[annotation["category_id"]],
+                "bbox": annotation["bbox"],
+                "area": annotation.get("area", annotation["bbox"][2] * annotation["bbox"][3]),
+                "iscrowd": int(annotation.get("iscrowd", 0)),
+            }
+            for number, annotation in enumerate(kept, start=1)
+        ]
 
-    def _found_table(self, collected: _Collected) -> BoxTable:
+    def _found(self, collected: _Collected) -> list[dict[str, Any]]:
         # Widths and areas in float64, so that they equal those of an evaluation from a JSON file of results.
         corners = collected.boxes.double().numpy()
         sizes = corners[:, 2:] - corners[:, :2]
-        image_ranks = np.searchsorted(self._image_ids, collected.image_ids.numpy())
-        return BoxTable(
-            images=np.repeat(image_ranks, collected.counts.numpy()),
-            classes=self._rank_of_label[collected.labels.numpy()],
-            boxes=np.concatenate([corners[:, :2], sizes], axis=1),
-            areas=sizes[:, 0] * sizes[:, 1],
-            scores=collected.scores.double().numpy(),
-            crowd=np.zeros(len(corners), dtype=bool),
-        )
+        boxes = np.concatenate([corners[:, :2], sizes], axis=1).tolist()
+        areas = (sizes[:, 0] * sizes[:, 1]).tolist()
+        images = np.repeat(np.searchsorted(self._image_ids, collected.image_ids.numpy()) + 1, collected.counts.numpy())
+        classes = self._rank_of_label[collected.labels.numpy()].tolist()
+        columns = zip(images.tolist(), classes, boxes, areas, collected.scores.double().tolist(), strict=True)
+        return [
+            {
+                "id": number,
+                "image_id": image,
+                "category_id": category,
+                "bbox": box,
+                "area": area,
+                "score": score,
+                "iscrowd": 0,
+            }
+            for number, (image, category, box, area, score) in enumerate(columns, start=1)
+        ]
+
+    def _pycocotools(self, annotations: list[dict[str, Any]]) -> COCO:
+        """Annotations or detections as pycocotools wants them."""
+        content = COCO()
+        content.dataset = {
+            "images": [{"id": rank} for rank in range(1, len(self._image_ids) + 1)],
+            "categories": [{"id": rank, "name": name} for rank, name in enumerate(self._class_names, start=1)],
+            "annotations": annotations,
+        }
+        content.createIndex()
+        return content
 
     def _per_class(self, precision_TRKAM: np.ndarray, recall_TKAM: np.ndarray) -> list[ClassMetrics]:
         # Area range 0 is "all", and the last limit is 100 detections.

@@ -227,11 +227,14 @@ class Decoder(nn.Module):
         anchors_1N4, valid_1N1 = self._anchors_for(maps)
         with torch.no_grad():
             # Only chosen positions receive a gradient, so all others can pass without leaving a trace.
-            scores_BN = self.enc_score_head(self.enc_output(memory_BND * valid_1N1)).amax(-1)
+            output_BND = self.enc_output(memory_BND * valid_1N1)
+            scores_BN = self.enc_score_head(output_BND).amax(-1)
             chosen_BQ = scores_BN.topk(min(self.num_queries, scores_BN.shape[1]), 1).indices
-        index = chosen_BQ[..., None]
-        chosen_BQD = memory_BND.gather(1, index.expand(-1, -1, memory_BND.shape[-1]))
-        content_BQD = self.enc_output(chosen_BQD * valid_1N1[0][chosen_BQ])
+        index_BQD = chosen_BQ[..., None].expand(-1, -1, memory_BND.shape[-1])
+        if self.training:
+            content_BQD = self.enc_output(memory_BND.gather(1, index_BQD) * valid_1N1[0][chosen_BQ])
+        else:
+            content_BQD = output_BND.gather(1, index_BQD)
         box_logits_BQ4 = self.enc_bbox_head(content_BQD) + anchors_1N4[0][chosen_BQ]
         return content_BQD, box_logits_BQ4, self.enc_score_head(content_BQD)
 

@@ -96,7 +96,8 @@ class MultiScaleDeformableAttention(nn.Module):
         kernel = self.value_proj.weight[:, :, None, None]
         samples = [
             sample(
-                F.conv2d(feature_map, kernel, self.value_proj.bias).view(batch * heads, -1, *feature_map.shape[2:]), at
+                F.conv2d(feature_map, kernel, self.value_proj.bias).reshape(batch * heads, -1, *feature_map.shape[2:]),
+                at,
             )
             for feature_map, at in zip(feature_maps, locations.split(self.num_points, 2), strict=True)
         ]

@@ -47,7 +47,8 @@ def evaluate(config: DictConfig) -> CocoMetrics | None:
     if checkpoint.facts.num_classes != len(category_ids):
         raise UserError(
             f"'{source}' knows {checkpoint.facts.num_classes} classes, but "
-            f"'{data.val_annotations.annotation_file}' has {len(category_ids)}: evaluate on a data set with the classes that it was trained on"
+            f"'{data.val_annotations.annotation_file}' has {len(category_ids)}: evaluate on a data set with the "
+            "classes that it was trained on"
         )
     if unknown := set(data.category_ids) - set(category_ids):
         raise UserError(

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rtdetrv2_train.batch import Targets
+from rtdetrv2_train.loss.criterion import Criterion
+from rtdetrv2_train.model.output import ModelOutput
+from tests.support import build, composed, made
+
+KINDS = ("vfl", "bbox", "giou")
+
+
+def step(counts: list[int], num_layers: int = 3) -> tuple[nn.Module, ModelOutput, Targets]:
+    torch.manual_seed(0)
+    model = build(composed("model=nano"), num_classes=5, num_layers=num_layers)
+    targets = Targets.from_list(made.targets(counts, num_classes=5))
+    return model, model(made.image("images", len(counts), 64, 64), targets), targets
+
+
+def test_terms_have_the_names_of_the_reference() -> None:
+    _, output, targets = step([2, 1])
+    expected = {f"loss_{kind}{suffix}" for kind in KINDS for suffix in ("", "_aux_0", "_aux_1", "_enc_0")}
+    expected |= {f"loss_{kind}_dn_{layer}" for kind in KINDS for layer in range(3)}
+    assert set(Criterion()(output, targets)) == expected
+
+
+def test_a_perfect_prediction_has_no_box_loss_and_little_classification_loss() -> None:
+    targets = Targets.from_list([{"boxes": [[0.5, 0.5, 0.2, 0.4], [0.2, 0.3, 0.1, 0.1]], "labels": [0, 2]}])
+    boxes = torch.cat([targets.boxes, torch.full((3, 4), 0.05)])[None, None]
+    logits = torch.full((1, 1, 5, 3), -12.0)
+    logits[0, 0, 0, 0] = logits[0, 0, 1, 2] = 12.0
+    losses = Criterion()(ModelOutput(logits, boxes, logits[0], boxes[0]), targets)
+    assert losses["loss_bbox"].item() == pytest.approx(0, abs=1e-6)
+    assert losses["loss_giou"].item() == pytest.approx(0, abs=1e-5)
+    assert losses["loss_vfl"].item() < 1e-3
+
+
+def test_varifocal_loss_wants_the_overlap_as_score() -> None:
+    targets = Targets.from_list([{"boxes": [[0.5, 0.5, 0.4, 0.4]], "labels": [0]}])
+    boxes = torch.tensor([[[[0.5, 0.5, 0.4, 0.2]]]])  # half of it: IoU 0.5
+    logits = torch.zeros(1, 1, 1, 1, requires_grad=True)
+    losses = Criterion()(ModelOutput(logits, boxes, logits[0], boxes[0]), targets)
+    losses["loss_vfl"].backward()
+    assert logits.grad.item() == pytest.approx(0, abs=1e-6)  # a score of 0.5 is just right
+
+
+def test_evaluation_output_is_refused() -> None:
+    output = ModelOutput(torch.zeros(1, 3, 2), torch.zeros(1, 3, 4))
+    with pytest.raises(ValueError, match="training mode"):
+        Criterion()(output, Targets.from_list(made.targets([1])))
+
+
+class Counter(TorchDispatchMode):
+    """Counts dispatched operations, and reads of the device by the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+        self.reads = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.operations += 1
+        name = func.overloadpacket.__name__
+        self.reads += name in ("_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "bincount")
+        return func(*args, **(kwargs or {}))
+
+
+def counted(counts: list[int], num_layers: int) -> Counter:
+    _, output, targets = step(counts, num_layers)
+    with Counter() as counter:
+        Criterion()(output, targets)
+    return counter
+
+
+def test_number_of_operations_does_not_depend_on_layers_or_images() -> None:
+    few, many = counted([3, 1], 2), counted([3, 1, 0, 9, 2, 5], 6)
+    assert few.operations == many.operations
+    assert many.operations <= 350
+    assert many.reads == 0  # the costs cross to the host in one copy, and nothing else is read

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from rtdetrv2_train.batch import Targets
+from rtdetrv2_train.loss.matcher import HungarianMatcher
+from tests.support import REFERENCE, made
+
+
+def test_assignment_equals_the_reference() -> None:
+    expected = np.load(REFERENCE / "matcher.npz")
+    logits = made.uniform("mlogits", (3, 300, 80)) * 8 - 6
+    u = made.uniform("mboxes", (3, 300, 4))
+    boxes = torch.cat([u[..., :2], u[..., 2:] * 0.4 + 0.02], -1)
+    targets = Targets.from_list(made.targets([7, 0, 60]))
+    found = HungarianMatcher().begin(logits[None], boxes[None], targets).solve()
+    for image, first in enumerate((0, 7, 7)):
+        mine = targets.image_index[found.target[0]] == image
+        pairs = {(int(q), int(t) - first) for q, t in zip(found.query[0][mine], found.target[0][mine], strict=True)}
+        wanted = set(zip(expected[f"query_{image}"].tolist(), expected[f"target_{image}"].tolist(), strict=True))
+        assert pairs == wanted
+
+
+def test_all_sets_are_matched_as_if_alone() -> None:
+    logits, boxes = made.normal("logits", (3, 2, 30, 4)), made.uniform("boxes", (3, 2, 30, 4)) * 0.5 + 0.1
+    targets = Targets.from_list(made.targets([40, 3], num_classes=4))
+    matcher = HungarianMatcher()
+    together = matcher.begin(logits, boxes, targets).solve()
+    assert together.query.shape == (3, 30 + 3)  # 40 boxes share 30 queries
+    for index in range(3):
+        alone = matcher.begin(logits[index : index + 1], boxes[index : index + 1], targets).solve()
+        assert torch.equal(alone.query[0], together.query[index])
+        assert torch.equal(alone.target[0], together.target[index])
+
+
+def test_total_cost_is_the_least_possible() -> None:
+    logits, boxes = made.normal("logits", (1, 1, 8, 4)), made.uniform("boxes", (1, 1, 8, 4)) * 0.5 + 0.1
+    targets = Targets.from_list(made.targets([5], num_classes=4))
+    cost = HungarianMatcher().costs(logits, boxes, targets)[0].numpy()
+    rows, columns = linear_sum_assignment(cost)
+    found = HungarianMatcher().begin(logits, boxes, targets).solve()
+    assert cost[found.target[0], found.query[0]].sum() == pytest.approx(cost[rows, columns].sum())
+
+
+def test_no_box_at_all_gives_no_pair() -> None:
+    targets = Targets.from_list(made.targets([0, 0]))
+    found = HungarianMatcher().begin(torch.zeros(2, 2, 9, 80), torch.rand(2, 2, 9, 4), targets).solve()
+    assert found.query.shape == found.target.shape == (2, 0)
+
+
+def test_predictions_that_are_not_finite_are_reported() -> None:
+    targets = Targets.from_list(made.targets([2]))
+    boxes = torch.full((1, 1, 9, 4), float("nan"))
+    with pytest.raises(FloatingPointError, match="not finite"):
+        HungarianMatcher().begin(torch.zeros(1, 1, 9, 80), boxes, targets).solve()

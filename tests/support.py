@@ -1,0 +1,101 @@
+"""What several tests need: composed configurations, models with the reference's weights, small data sets."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = ROOT / "tests" / "reference"
+BASES = ("r18vd", "r34vd", "r50vd_m", "r50vd", "r101vd", "hgnetv2_l", "hgnetv2_x", "hgnetv2_h")
+ABLATIONS = ("r18vd_sp1", "r18vd_sp2", "r18vd_sp3", "r18vd_dsp", "r34vd_dsp", "r50vd_m_dsp", "r50vd_dsp")
+MODELS = (*BASES, *ABLATIONS)
+
+
+def _deterministic_weights() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("deterministic_weights", REFERENCE / "deterministic_weights.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+made = _deterministic_weights()
+
+
+def composed(*overrides: str) -> DictConfig:
+    """The configuration that ``train.py`` composes."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("train", overrides=list(overrides))
+
+
+def chosen(name: str) -> str:
+    """The override that chooses one of the reference's models."""
+    return f"model={name}" if name in BASES else f"experiment={name}"
+
+
+def figures(name: str) -> dict[str, Any]:
+    """The reference's figures of a model."""
+    return json.loads((REFERENCE / f"{name}.json").read_text())
+
+
+def build(config: DictConfig, num_classes: int = 80, **decoder: Any) -> nn.Module:
+    """The model of a configuration."""
+    return instantiate(config.model.architecture, decoder={"num_classes": num_classes, **decoder}, _convert_="all")
+
+
+def fill(model: nn.Module) -> None:
+    """Give a model the weights behind the reference's figures."""
+    filled: dict[str, Tensor] = {
+        name: tensor if name.endswith(made.COMPUTED) else made.tensor_for(name, tuple(tensor.shape))
+        for name, tensor in model.state_dict().items()
+    }
+    model.load_state_dict(filled)
+
+
+def as_in_reference(model: nn.Module) -> nn.Module:
+    """A model with the reference's weights, computed with the threads that the figures were computed with."""
+    torch.set_num_threads(2)
+    fill(model)
+    return model
+
+
+def write_coco(folder: Path, num_images: int = 12, size: int = 64, seed: int = 0) -> Path:
+    """A small data set with one bright rectangle of one of two classes (ids 3 and 7) in each image."""
+    generator = np.random.default_rng(seed)
+    (folder / "images").mkdir(parents=True)
+    images, annotations = [], []
+    for number in range(1, num_images + 1):
+        picture = generator.integers(0, 60, (size, size, 3), dtype=np.uint8)
+        category = int(generator.choice([3, 7]))
+        width, height = (int(v) for v in generator.integers(size // 4, size // 2, 2))
+        left, top = int(generator.integers(0, size - width)), int(generator.integers(0, size - height))
+        picture[top : top + height, left : left + width] = (220, 40, 40) if category == 3 else (40, 40, 220)
+        cv2.imwrite(str(folder / "images" / f"{number}.png"), picture[..., ::-1])
+        images.append({"id": number, "file_name": f"{number}.png", "width": size, "height": size})
+        annotations.append(
+            {
+                "id": number,
+                "image_id": number,
+                "category_id": category,
+                "bbox": [left, top, width, height],
+                "area": width * height,
+                "iscrowd": 0,
+            }
+        )
+    categories = [{"id": 3, "name": "red"}, {"id": 7, "name": "blue"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "annotations.json").write_text(json.dumps(content))
+    return folder
