@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -53,6 +54,16 @@ class AugmentationSchedule:
         """Whether the augmentation takes part in this epoch, counted from 0."""
         start, stop = self._phases.get(name, (0, None))
         return start <= epoch and (stop is None or epoch < stop)
+
+    def stopped_by(self, share: float) -> AugmentationSchedule:
+        """The same schedule, but whatever stops in it does so when ``share`` of the run is over, or earlier."""
+        latest = max(1, int(self.max_epochs * share))
+        schedule = copy.copy(self)
+        schedule._phases = {
+            name: (start, None if stop is None else max(min(stop, latest), start))
+            for name, (start, stop) in self._phases.items()
+        }
+        return schedule
 
     def changes(self, epoch: int) -> list[str]:
         """What switches on or off at the beginning of this epoch, one line each; nothing for epoch 0."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +21,19 @@ from rtdetrv2_train.runs.configuration import plain
 from rtdetrv2_train.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
+
+
+def quiet_libraries() -> None:
+    """Leave logging to Hydra's handlers, and drop warnings that a user can do nothing about."""
+    logging.getLogger("lightning.pytorch").handlers.clear()
+    logging.getLogger("lightning.fabric").handlers.clear()
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for message in (
+        "isinstance.treespec, LeafSpec",
+        ".*smaller than the logging interval",
+        ".*does not have many workers",
+    ):
+        warnings.filterwarnings("ignore", message=f".*{message}")
 
 
 def build_detector(architecture: DictConfig | Mapping[str, Any], num_classes: int) -> nn.Module:

@@ -12,7 +12,13 @@ from rtdetrv2_train.data.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.evaluation.metrics import CocoMetrics
-from rtdetrv2_train.runs.build import build_detector, build_recipe, build_trainer, save_and_print_metrics
+from rtdetrv2_train.runs.build import (
+    build_detector,
+    build_recipe,
+    build_trainer,
+    quiet_libraries,
+    save_and_print_metrics,
+)
 from rtdetrv2_train.runs.configuration import command_line_overrides, run_folder_of, save_and_print, with_saved
 from rtdetrv2_train.training.callbacks import ValidationPictures
 from rtdetrv2_train.training.module import DetectionModule
@@ -32,6 +38,7 @@ def evaluate(config: DictConfig) -> CocoMetrics | None:
     Returns:
         The metrics, on the first process; None on others.
     """
+    quiet_libraries()
     source = config.run or config.checkpoint
     if not source:
         raise UserError("nothing to evaluate: give run=runs/... or checkpoint=...")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from rtdetrv2_train.runs.build import (
     build_recipe,
     build_trainer,
     per_process_batch_size,
+    quiet_libraries,
     save_and_print_metrics,
 )
 from rtdetrv2_train.runs.configuration import (
@@ -54,6 +56,7 @@ def train(config: DictConfig) -> float | None:
     resumed = _checkpoint_to_resume(config.resume) if config.resume else None
     if resumed and (folder := run_folder_of(resumed)):
         config = with_saved(config, folder, SECTIONS_OF_A_RUN, command_line_overrides())
+    quiet_libraries()
     seed_everything(config.seed, workers=True, verbose=False)
 
     trainer = build_trainer(config.trainer, **_attachments(config))
@@ -67,6 +70,9 @@ def train(config: DictConfig) -> float | None:
 
     model = build_detector(config.model.architecture, data.num_classes)
     pretrained = _start_from_weights(model, config, data)
+    short = config.recipe.short_run
+    if not pretrained and estimated_steps(config, len(data.train_annotations)) < short.below_steps:
+        data.schedule = data.schedule.stopped_by(short.from_scratch_augmentation_share)
     card = ModelCard(plain(config.model.architecture), data.class_names, data.category_ids, data.image_size)
     module = DetectionModule(
         model=model,
@@ -98,12 +104,23 @@ def _finish(
     if module.metrics is None:
         return None
     save_and_print_metrics(module.metrics, folder)
-    console = Console()
-    console.print(f"best checkpoint  {best or 'none, these are the last weights'}")
-    console.print(f"model            {folder / 'model'}")
-    console.print(f"curves           tensorboard --logdir {folder}")
-    console.print(f"evaluate again   python eval.py run={folder}")
+    _say_where(folder, best)
     return module.metrics.AP
+
+
+def _say_where(folder: Path, best: str) -> None:
+    """Print the paths that matter."""
+    here = os.path.relpath(folder)
+    lines = {
+        "run": here,
+        "best checkpoint": os.path.relpath(best) if best else "none, these are the last weights",
+        "model": f"{here}/model",
+        "pictures": f"{here}/predictions.png",
+        "curves": f"tensorboard --logdir {here}",
+        "evaluate again": f"python eval.py run={here}",
+    }
+    for name, value in lines.items():
+        Console().print(f"{name:16} {value}", soft_wrap=True)
 
 
 def _start_from_weights(model: nn.Module, config: DictConfig, data: CocoDataModule) -> bool:

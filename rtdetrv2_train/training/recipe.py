@@ -42,6 +42,8 @@ class ShortRun:
         from_scratch_learning_rate_factor: learning rates are multiplied by this when nothing is pretrained.
         from_scratch_max_gradient_norm: gradient norm to clip at when nothing is pretrained.
         decay: learning rate after the warm-up.
+        from_scratch_augmentation_share: share of the run after which strong augmentation has ended when nothing is
+            pretrained; the model then still has to learn what images at evaluation look like.
     """
 
     below_steps: int = 30_000
@@ -51,6 +53,7 @@ class ShortRun:
     from_scratch_learning_rate_factor: float = 4.0
     from_scratch_max_gradient_norm: float = 1.0
     decay: Decay = "cosine"
+    from_scratch_augmentation_share: float = 0.5
 
 
 @dataclass(frozen=True)

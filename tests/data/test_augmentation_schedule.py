@@ -62,3 +62,9 @@ def test_nonsense_is_refused(phases: Any, message: str) -> None:
 def test_a_run_needs_a_length(value: Any) -> None:
     with pytest.raises(UserError, match=r"data\.max_epochs is"):
         AugmentationSchedule({}, 72, value)
+
+
+def test_what_stops_can_be_made_to_stop_earlier() -> None:
+    schedule = AugmentationSchedule({"zoom_out": {"stop": 117}, "flip": {"start": 2}}, 120, 12).stopped_by(0.5)
+    assert [schedule.active("zoom_out", epoch) for epoch in (5, 6)] == [True, False]
+    assert schedule.active("flip", 11)
