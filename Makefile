@@ -11,13 +11,14 @@ VENV_PYTHON := $(VENV)/bin/python
 .NOTPARALLEL:
 
 help:
-	@echo "make quickstart  train a small detector on made-up shapes"
+	@echo "make quickstart  train a small detector on made-up shapes, evaluate it, draw its predictions"
 	@echo "make test        run the tests"
 	@echo "make lint        check style and types"
 	@echo "make clean       remove caches and built files; .venv and runs/ stay"
 
 quickstart: $(VENV)/.test-installed
 	$(VENV_PYTHON) train.py experiment=quickstart
+	$(VENV_PYTHON) eval.py run=runs/quickstart
 
 test: $(VENV)/.test-installed
 	$(VENV_PYTHON) -m pytest

@@ -52,7 +52,7 @@ def read_image(path: Path) -> ImageArray:
                 decoded = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
                 if decoded is not None:
                     return as_bytes(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
-            return np.array(_as_rgb(image), dtype=np.uint8)
+            return np.array(as_rgb(image), dtype=np.uint8)
     except _DECODER_ERRORS as error:
         raise UnreadableImageError(str(error) or type(error).__name__) from error
 
@@ -89,7 +89,8 @@ def as_bytes(image: Any) -> ImageArray:
     return np.asarray(image, dtype=np.uint8)
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An image of any kind as RGB with 8 bits, transparent parts on white."""
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_squeezed(np.asarray(image))).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:

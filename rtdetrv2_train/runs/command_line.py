@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.runs.folders import newest_run, run_folder_of
 
 
 def answer_plainly(main: Callable[[], Any]) -> None:
@@ -59,9 +60,8 @@ def _resumed_folder(resume: str | None, otherwise: str) -> str:
     """The folder of the run to resume, so that it goes on there; ``otherwise`` for a new run."""
     if not resume:
         return otherwise
-    path = Path(resume)
-    folder = path if path.is_dir() else path.parent.parent
-    return str(folder) if (folder / "config.yaml").is_file() else otherwise
+    folder = run_folder_of(newest_run(resume))
+    return str(folder) if folder else otherwise
 
 
 def _nearest(name: str, names: list[str]) -> str:

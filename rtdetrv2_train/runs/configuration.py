@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.syntax import Syntax
 
-CONFIG_FILE = "config.yaml"
+from rtdetrv2_train.runs.folders import CONFIG_FILE
 
 
 def save_and_print(config: DictConfig, show: bool = True) -> None:
@@ -23,15 +23,6 @@ def save_and_print(config: DictConfig, show: bool = True) -> None:
     (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
     if show:
         Console().print(Syntax(text, "yaml", background_color="default"))
-
-
-def run_folder_of(source: str | Path) -> Path | None:
-    """The run that a path belongs to: the folder itself, or the one around a checkpoint; None if it is no run's."""
-    path = Path(source)
-    for folder in (path, *list(path.parents)[:2]):
-        if (folder / CONFIG_FILE).is_file():
-            return folder
-    return None
 
 
 def with_saved(config: DictConfig, folder: Path, sections: Sequence[str], overrides: Sequence[str]) -> DictConfig:

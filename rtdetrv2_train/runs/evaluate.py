@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import cast
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -12,6 +13,7 @@ from rtdetrv2_train.data.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.evaluation.metrics import CocoMetrics
+from rtdetrv2_train.model.detector import RTDETRv2
 from rtdetrv2_train.runs.build import (
     build_detector,
     build_recipe,
@@ -19,7 +21,9 @@ from rtdetrv2_train.runs.build import (
     quiet_libraries,
     save_and_print_metrics,
 )
-from rtdetrv2_train.runs.configuration import command_line_overrides, run_folder_of, save_and_print, with_saved
+from rtdetrv2_train.runs.configuration import command_line_overrides, save_and_print, with_saved
+from rtdetrv2_train.runs.folders import newest_run, run_folder_of
+from rtdetrv2_train.runs.model_config import use_decoder_layers
 from rtdetrv2_train.training.callbacks import ValidationPictures
 from rtdetrv2_train.training.module import DetectionModule
 from rtdetrv2_train.training.progress import Progress
@@ -39,9 +43,9 @@ def evaluate(config: DictConfig) -> CocoMetrics | None:
         The metrics, on the first process; None on others.
     """
     quiet_libraries()
-    source = config.run or config.checkpoint
-    if not source:
+    if not (config.run or config.checkpoint):
         raise UserError("nothing to evaluate: give run=runs/... or checkpoint=...")
+    source = str(newest_run(config.run)) if config.run else config.checkpoint
     checkpoint = read_checkpoint(source)
     if folder := run_folder_of(source):
         config = with_saved(config, folder, ("model", "data", "augment", "recipe"), command_line_overrides())
@@ -65,6 +69,7 @@ def evaluate(config: DictConfig) -> CocoMetrics | None:
     model = build_detector(checkpoint.architecture or config.model.architecture, len(category_ids))
     for line in load_weights(model, checkpoint).summary():
         log.info(line)
+    use_decoder_layers(cast(RTDETRv2, model), config.num_eval_layers)
 
     output = Path(config.run_folder)
     pictures = ValidationPictures(output / "predictions.png", tuple(class_names), config.pictures)

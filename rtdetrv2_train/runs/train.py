@@ -28,10 +28,10 @@ from rtdetrv2_train.runs.build import (
 from rtdetrv2_train.runs.configuration import (
     command_line_overrides,
     plain,
-    run_folder_of,
     save_and_print,
     with_saved,
 )
+from rtdetrv2_train.runs.folders import newest_run, run_folder_of
 from rtdetrv2_train.training.callbacks import ValidationPictures
 from rtdetrv2_train.training.module import DetectionModule
 from rtdetrv2_train.weights.backbones import load_pretrained_backbone
@@ -154,7 +154,7 @@ def estimated_steps(config: DictConfig, num_images: int) -> int:
 
 
 def _checkpoint_to_resume(source: str) -> str:
-    path = Path(source)
+    path = newest_run(source)
     checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
     if not checkpoint.is_file():
         raise UserError(f"there is nothing to resume at '{source}': '{checkpoint}' is missing; give a run's folder")

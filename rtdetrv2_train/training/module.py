@@ -63,6 +63,7 @@ class DetectionModule(LightningModule):
         self.card = card
         self.metrics: CocoMetrics | None = None
         self.gradient_norm: Tensor | None = None
+        self.latest_losses: dict[str, Tensor] = {}
         self._schedule: Schedule | None = None
 
     @property
@@ -111,11 +112,14 @@ class DetectionModule(LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             losses = self.criterion(output, batch.targets)
         total = torch.stack(tuple(losses.values())).sum()
+        self.latest_losses = {"loss": total.detach()} | {
+            name: losses[f"loss_{name}"].detach() for name in self.criterion.weights
+        }
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.log("train/loss", total.detach())
             self.log_dict({f"loss/{name.removeprefix('loss_')}": term.detach() for name, term in losses.items()})
             if self.gradient_norm is not None:
                 self.log("train/gradient_norm", self.gradient_norm)
-        self.log("train/loss", total.detach(), prog_bar=False)
         return total
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

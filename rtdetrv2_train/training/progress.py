@@ -9,23 +9,32 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
+from rtdetrv2_train.training.module import DetectionModule
+
 
 class Progress(TQDMProgressBar):
     """Lightning's bar with what one wants to know of a detector's training.
 
     Args:
-        refresh_rate: steps between two updates; reading the loss waits for the device.
+        refresh_seconds: least time between two updates; each reads the loss, which waits for the device.
     """
 
-    def __init__(self, refresh_rate: int = 10) -> None:
-        super().__init__(refresh_rate=refresh_rate)
+    def __init__(self, refresh_seconds: float = 0.5) -> None:
+        super().__init__(refresh_rate=1)
+        self.refresh_seconds = refresh_seconds
+        self._refreshed_at = 0.0
         self._first_step_at: float | None = None
         self._first_step = 0
         self._epoch_began_at = 0.0
         self._images_in_epoch = 0
         self._images_per_second: float | None = None
-        self._waiting = 0.0
-        self._batch_ended_at = 0.0
+
+    def _should_update(self, current: int, total: int | float) -> bool:
+        now = time.monotonic()
+        if current != total and now - self._refreshed_at < self.refresh_seconds:
+            return False
+        self._refreshed_at = now
+        return super()._should_update(current, total)
 
     def on_train_epoch_start(self, trainer: Trainer, *args: Any) -> None:
         """Start counting images."""
@@ -57,16 +66,15 @@ class Progress(TQDMProgressBar):
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """What stands right of the bar."""
         items: dict[str, Any] = {}
-        metrics = trainer.callback_metrics
-        if "train/loss" in metrics:
-            items["loss"] = f"{metrics['train/loss'].item():.2f}"
-        if "val/AP" in metrics:
-            items["AP"] = f"{metrics['val/AP'].item():.3f}"
+        if isinstance(pl_module, DetectionModule):
+            items |= {name: f"{loss.item():.2f}" for name, loss in pl_module.latest_losses.items()}
+        if "val/AP" in trainer.callback_metrics:
+            items["AP"] = f"{trainer.callback_metrics['val/AP'].item():.3f}"
         if self._images_per_second is not None:
             items["img/s"] = f"{self._images_per_second:.1f}"
         left = self._seconds_left(trainer)
         if left is not None:
-            items["run ends in"] = str(timedelta(seconds=round(left)))
+            items["ends in"] = str(timedelta(seconds=round(left)))
         return items
 
     def _seconds_left(self, trainer: Trainer) -> float | None:

@@ -34,42 +34,78 @@ class Recorder(Callback):
         self.weights = {name: tensor.clone() for name, tensor in module.model.state_dict().items()}
 
 
-def test_six_steps_of_r18vd_follow_the_reference() -> None:
-    expected, config = figures("trajectory_r18vd"), composed("model=r18vd")
+EXPECTED = figures("trajectory_r18vd")
+
+
+def six_steps(noise_seed: int | None = None) -> tuple[Recorder, dict[str, Tensor]]:
+    """The recorded steps and the averaged weights, of images changed by a rounding error if there is a seed."""
+    config = composed("model=r18vd")
     model = as_in_reference(build(config, num_denoising=0))
     recipe = Recipe(
         learning_rate_factor=1.0,
-        warmup_steps=expected["warmup_duration"],
+        warmup_steps=EXPECTED["warmup_duration"],
         decay="constant",
-        max_gradient_norm=expected["clip_max_norm"],
-        ema_decay=expected["ema"]["decay"],
-        ema_ramp_steps=expected["ema"]["warmups"],
+        max_gradient_norm=EXPECTED["clip_max_norm"],
+        ema_decay=EXPECTED["ema"]["decay"],
+        ema_ramp_steps=EXPECTED["ema"]["warmups"],
     )
     category = [{"id": 1, "name": "object"}]
     evaluator = CocoEvaluator({"images": [], "annotations": [], "categories": category}, [1])
     rules = OmegaConf.to_container(config.model.parameter_rules, resolve=True)
     module = DetectionModule(model, Criterion(), recipe, rules, evaluator)
-    targets = Targets.from_list(made.targets(expected["num_gts"]))
-    size = expected["image_size_hw"]
-    batches = [Batch(made.image(f"step{index}", 2, *size), targets) for index in range(len(expected["steps"]))]
-    recorder, average = Recorder(), WeightAverage()
+    targets = Targets.from_list(made.targets(EXPECTED["num_gts"]))
+    images = [made.image(f"step{index}", 2, *EXPECTED["image_size_hw"]) for index in range(len(EXPECTED["steps"]))]
+    if noise_seed is not None:
+        generator = torch.Generator().manual_seed(noise_seed)
+        images = [image * (1 + 1e-6 * torch.randn(image.shape, generator=generator)) for image in images]
+    recorder = Recorder()
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,
-        callbacks=[average, recorder],
+        callbacks=[WeightAverage(), recorder],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    batches = [Batch(image, targets) for image in images]
     trainer.fit(module, DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch))
+    return recorder, module.model.state_dict()  # the callback leaves the average in the module at the end
 
-    for found, wanted in zip(recorder.steps, expected["steps"], strict=True):
+
+def magnitudes(state: dict[str, Tensor]) -> dict[str, float]:
+    """Mean absolute value of what is trained or counted."""
+    return {
+        name: tensor.abs().mean().item()
+        for name, tensor in state.items()
+        if tensor.is_floating_point() and not name.endswith(made.COMPUTED)
+    }
+
+
+def furthest(found: dict[str, float], wanted: dict[str, float]) -> float:
+    """The largest difference, relative for values above 1."""
+    return max(abs(value - wanted[name]) / max(abs(wanted[name]), 1.0) for name, value in found.items())
+
+
+def test_six_steps_of_r18vd_follow_the_reference() -> None:
+    recorder, averaged = six_steps()
+    for found, wanted in zip(recorder.steps, EXPECTED["steps"], strict=True):
+        assert sorted(found["lrs"]) == pytest.approx(sorted(wanted["lrs"]))
+    for found, wanted in zip(recorder.steps[:2], EXPECTED["steps"], strict=False):
         assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-3)
         assert found["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=1e-3)
-        assert sorted(found["lrs"]) == pytest.approx(sorted(wanted["lrs"]))
-    averaged = module.model.state_dict()  # which the callback leaves in the module at the end
-    for kind, state in (("final_abs_mean", recorder.weights), ("ema_abs_mean", averaged)):
-        for name, value in expected[kind].items():
-            if torch.isfinite(torch.tensor(value)) and not name.endswith(made.COMPUTED):
-                assert state[name].abs().mean().item() == pytest.approx(value, rel=1e-4, abs=1e-4), (kind, name)
+    assert furthest(magnitudes(recorder.weights), EXPECTED["final_abs_mean"]) < 1e-4
+    assert furthest(magnitudes(averaged), EXPECTED["ema_abs_mean"]) < 1e-4
+
+    # Adam turns a gradient that is rounding noise into a full step, so from the third step on near ties among queries
+    # and matches fall either way: as far from the reference as from ourselves after a rounding error in the images.
+    others = [six_steps(seed)[0].steps for seed in range(2)]
+    for index in range(2, len(EXPECTED["steps"])):
+        for key in ("loss", "grad_norm"):
+            ours, wanted = recorder.steps[index][key], EXPECTED["steps"][index][key]
+            spread = max(
+                abs(steps[later][key] - recorder.steps[later][key]) / wanted
+                for steps in others
+                for later in range(2, index + 1)
+            )
+            assert abs(ours - wanted) / wanted < max(1e-3, 3 * spread), (index, key)

@@ -1,0 +1,77 @@
+"""The library: what ``from rtdetrv2_train import ...`` offers."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from hydra.utils import instantiate
+
+from rtdetrv2_train.batch import Targets
+from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.loss.criterion import Criterion
+from rtdetrv2_train.model.detector import RTDETRv2
+from rtdetrv2_train.model.fusion import fuse
+from rtdetrv2_train.model.output import ModelOutput
+from rtdetrv2_train.runs.load import load_detector
+from rtdetrv2_train.runs.model_config import build_named, model_config
+from rtdetrv2_train.runs.predict import Detector, Prediction, predict
+from rtdetrv2_train.weights.matching import LoadReport, load_weights
+
+__all__ = [
+    "Criterion",
+    "Detector",
+    "LoadReport",
+    "ModelOutput",
+    "Prediction",
+    "RTDETRv2",
+    "Targets",
+    "UserError",
+    "build_criterion",
+    "build_model",
+    "fuse",
+    "load_detector",
+    "load_weights",
+    "predict",
+]
+
+
+def build_model(
+    name: str = "r50vd", num_classes: int = 80, image_size: tuple[int, int] | None = None, **decoder_options: Any
+) -> RTDETRv2:
+    """A model with random weights, in training mode.
+
+    Args:
+        name: a scale or an ablation: a file of ``conf/model`` or ``conf/experiment``, such as ``r18vd_dsp``.
+        num_classes: number of classes C.
+        image_size: (height, width) that it is meant for, multiples of 32; None for the configuration's. It takes images
+            of any size; anchors of this one are kept in its state dict.
+        decoder_options: arguments of ``Decoder`` that differ from the configuration, such as ``num_denoising=0``,
+            ``num_eval_layers=3``, ``num_points=[2, 4, 6]``, ``sampling="discrete"``, ``num_queries=100``.
+
+    Returns:
+        a module that maps images ``[B, 3, H, W]``, and targets in training, to a :class:`ModelOutput`.
+
+    Raises:
+        UserError: if there is no such model or option, or a value does not fit.
+    """
+    return build_named(model_config(name, image_size), num_classes, **decoder_options)
+
+
+def build_criterion(name: str = "r50vd", num_classes: int | None = None) -> Criterion:
+    """The loss that a model trains with.
+
+    Args:
+        name: see :func:`build_model`.
+        num_classes: not needed, as the loss reads the number of classes off the logits; accepted so that model and loss
+            can be built with the same arguments.
+
+    Returns:
+        a module that maps the output of a model in training mode and the targets to weighted terms, whose sum is the
+        loss.
+
+    Raises:
+        UserError: if there is no such model, or the number of classes is not positive.
+    """
+    if num_classes is not None and num_classes < 1:
+        raise UserError(f"num_classes={num_classes} must be at least 1")
+    return cast(Criterion, instantiate(model_config(name).criterion, _convert_="all"))

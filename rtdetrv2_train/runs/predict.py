@@ -1,0 +1,211 @@
+"""Predicting on images: files, Pillow's images or arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from rtdetrv2_train.data.images import ImageArray, UnreadableImageError, as_rgb, read_image, resize_for_evaluation
+from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.model.detector import RTDETRv2
+from rtdetrv2_train.model.postprocess import detections_from
+
+ImageLike = str | Path | Image.Image | ImageArray
+
+_FINEST_STRIDE = 8
+_BATCH_SIZE = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The n objects found in one image, best first.
+
+    Attributes:
+        labels: int64 ``[n]``, class indices.
+        names: their names.
+        scores: float32 ``[n]``, in [0, 1].
+        boxes: float32 ``[n, 4]``, xyxy in pixels of the image; they may reach a little beyond its border.
+    """
+
+    labels: NDArray[np.int64]
+    names: list[str]
+    scores: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        """Number of objects."""
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """A model with what predicting needs beside it; :func:`load_detector` makes one.
+
+    Attributes:
+        model: on the device to compute on.
+        class_names: in the order of the class indices.
+        image_size: (height, width) of the model's input in pixels; images are resized to it.
+    """
+
+    model: RTDETRv2
+    class_names: tuple[str, ...]
+    image_size: tuple[int, int]
+
+    @overload
+    def predict(self, images: ImageLike, threshold: float = ..., max_detections: int = ...) -> Prediction: ...
+
+    @overload
+    def predict(
+        self, images: list[Any] | tuple[Any, ...], threshold: float = ..., max_detections: int = ...
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self, images: ImageLike | list[Any] | tuple[Any, ...], threshold: float = 0.5, max_detections: int = 300
+    ) -> Prediction | list[Prediction]:
+        """Find objects.
+
+        Args:
+            images: a path, an image of Pillow's, or a uint8 array ``[H, W]``, ``[H, W, 3]`` (RGB) or ``[H, W, 4]``
+                (RGBA); or a list of these. The orientation in EXIF is ignored, as in training.
+            threshold: objects with a score above it are given.
+            max_detections: at most so many objects, the best.
+
+        Returns:
+            a prediction; a list of predictions for a list of images.
+
+        Raises:
+            UserError: if an image cannot be read, or the threshold is not in [0, 1].
+        """
+        if not 0 <= threshold <= 1:
+            raise UserError(f"threshold={threshold} must be from 0 to 1, as scores are")
+        if not isinstance(images, list | tuple):
+            return self._predict([images], threshold, max_detections)[0]
+        return [
+            prediction
+            for start in range(0, len(images), _BATCH_SIZE)
+            for prediction in self._predict(images[start : start + _BATCH_SIZE], threshold, max_detections)
+        ]
+
+    def _predict(self, images: Sequence[ImageLike], threshold: float, max_detections: int) -> list[Prediction]:
+        arrays = [_pixels(image) for image in images]
+        device = next(self.model.parameters()).device
+        resized = np.stack([resize_for_evaluation(array, *self.image_size) for array in arrays])
+        batch = torch.from_numpy(resized).to(device).permute(0, 3, 1, 2)
+        sizes = torch.tensor([array.shape[:2] for array in arrays], device=device)
+
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.inference_mode():
+                output = self.model(batch)
+                found = detections_from(output.logits, output.boxes, sizes, max_detections)
+        finally:
+            if was_training:
+                self.model.train()
+
+        predictions = []
+        for labels, scores, boxes in zip(found.labels.cpu(), found.scores.cpu(), found.boxes.cpu(), strict=True):
+            kept = scores > threshold
+            predictions.append(
+                Prediction(
+                    labels=labels[kept].numpy(),
+                    names=[self.class_names[label] for label in labels[kept].tolist()],
+                    scores=scores[kept].numpy(),
+                    boxes=boxes[kept].float().numpy(),
+                )
+            )
+        return predictions
+
+
+@overload
+def predict(
+    model: RTDETRv2,
+    images: ImageLike,
+    class_names: Sequence[str] | None = ...,
+    image_size: tuple[int, int] | None = ...,
+    threshold: float = ...,
+) -> Prediction: ...
+
+
+@overload
+def predict(
+    model: RTDETRv2,
+    images: list[Any] | tuple[Any, ...],
+    class_names: Sequence[str] | None = ...,
+    image_size: tuple[int, int] | None = ...,
+    threshold: float = ...,
+) -> list[Prediction]: ...
+
+
+def predict(
+    model: RTDETRv2,
+    images: ImageLike | list[Any] | tuple[Any, ...],
+    class_names: Sequence[str] | None = None,
+    image_size: tuple[int, int] | None = None,
+    threshold: float = 0.5,
+) -> Prediction | list[Prediction]:
+    """Find objects with a model that was built or trained here.
+
+    Args:
+        model: in any mode, which it keeps.
+        images: see :meth:`Detector.predict`.
+        class_names: see :func:`make_detector`.
+        image_size: see :func:`make_detector`.
+        threshold: objects with a score above it are given.
+
+    Returns:
+        a prediction; a list of predictions for a list of images.
+
+    Raises:
+        UserError: see :meth:`Detector.predict`.
+    """
+    return make_detector(model, class_names, image_size).predict(images, threshold)
+
+
+def make_detector(
+    model: RTDETRv2, class_names: Sequence[str] | None = None, image_size: tuple[int, int] | None = None
+) -> Detector:
+    """A detector around a model.
+
+    Args:
+        model: the model, not copied.
+        class_names: in the order of the class indices; None for ``LABEL_0`` and so on, as transformers calls classes
+            without a name.
+        image_size: (height, width) that images are resized to; None for the size that the model was made for.
+
+    Raises:
+        UserError: if there is not one name for each class.
+    """
+    num_classes = model.decoder.enc_score_head.out_features
+    names = tuple(class_names) if class_names else tuple(f"LABEL_{index}" for index in range(num_classes))
+    if len(names) != num_classes:
+        raise UserError(f"{len(names)} class names were given for a model of {num_classes} classes")
+    rows, columns = model.decoder.anchor_sizes[0]
+    return Detector(model, names, image_size or (rows * _FINEST_STRIDE, columns * _FINEST_STRIDE))
+
+
+def _pixels(image: ImageLike) -> ImageArray:
+    """Uint8 ``[H, W, 3]``."""
+    if isinstance(image, str | Path):
+        try:
+            return read_image(Path(image))
+        except UnreadableImageError as error:
+            raise UserError(f"image '{image}' cannot be read ({error}): give an intact image file") from error
+    if isinstance(image, np.ndarray):
+        channels = image.shape[2] if image.ndim == 3 else 1
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or channels not in (1, 3, 4) or not image.size:
+            raise UserError(
+                f"an array of type {image.dtype} and shape {list(image.shape)} is no image: give uint8 of shape "
+                "[H, W], [H, W, 3] or [H, W, 4]"
+            )
+        image = Image.fromarray(image[..., 0] if image.ndim == 3 and channels == 1 else image)
+    if not isinstance(image, Image.Image):
+        raise UserError(f"a {type(image).__name__} is no image: give a path, an image of Pillow's or a uint8 array")
+    return np.array(as_rgb(image), dtype=np.uint8)
