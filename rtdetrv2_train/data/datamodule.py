@@ -103,6 +103,10 @@ class CocoDataModule(LightningDataModule):
                         "says, or point data.root, data.train and data.val at your own set"
                     )
 
+    def leave_out_training_set(self) -> None:
+        """Need no training set: classes are those of the validation set. To be called before anything is read."""
+        self.train_paths = self.val_paths
+
     def load(self) -> None:
         """Read the annotations, unless that has been done. Needs no trainer.
 

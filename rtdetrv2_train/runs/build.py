@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from hydra.utils import instantiate
 from lightning import Trainer
-from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from omegaconf import DictConfig
 
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.metrics import CocoMetrics
@@ -34,12 +32,6 @@ def quiet_libraries() -> None:
         ".*does not have many workers",
     ):
         warnings.filterwarnings("ignore", message=f".*{message}")
-
-
-def build_detector(architecture: DictConfig | Mapping[str, Any], num_classes: int) -> nn.Module:
-    """The model of ``conf/model/*.yaml``'s ``architecture`` for a number of classes."""
-    filled = OmegaConf.merge(architecture, {"decoder": {"num_classes": num_classes}})
-    return cast(nn.Module, instantiate(filled, _convert_="all"))
 
 
 def build_trainer(config: DictConfig, **kwargs: Any) -> Trainer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import cast
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -13,9 +12,7 @@ from rtdetrv2_train.data.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.evaluation.metrics import CocoMetrics
-from rtdetrv2_train.model.detector import RTDETRv2
 from rtdetrv2_train.runs.build import (
-    build_detector,
     build_recipe,
     build_trainer,
     quiet_libraries,
@@ -23,7 +20,7 @@ from rtdetrv2_train.runs.build import (
 )
 from rtdetrv2_train.runs.configuration import command_line_overrides, save_and_print, with_saved
 from rtdetrv2_train.runs.folders import newest_run, run_folder_of
-from rtdetrv2_train.runs.model_config import use_decoder_layers
+from rtdetrv2_train.runs.model_config import build_detector, use_decoder_layers
 from rtdetrv2_train.training.callbacks import ValidationPictures
 from rtdetrv2_train.training.module import DetectionModule
 from rtdetrv2_train.training.progress import Progress
@@ -51,7 +48,8 @@ def evaluate(config: DictConfig) -> CocoMetrics | None:
         config = with_saved(config, folder, ("model", "data", "augment", "recipe"), command_line_overrides())
 
     # classes come from the checkpoint, so the training set need not be there
-    data: CocoDataModule = instantiate(config.data, train=config.data.val, batch_size=1, multiscale=None)
+    data: CocoDataModule = instantiate(config.data, batch_size=1, multiscale=None)
+    data.leave_out_training_set()
     data.load()
     class_names = checkpoint.class_names or data.class_names
     category_ids = checkpoint.category_ids or data.category_ids
@@ -69,7 +67,7 @@ def evaluate(config: DictConfig) -> CocoMetrics | None:
     model = build_detector(checkpoint.architecture or config.model.architecture, len(category_ids))
     for line in load_weights(model, checkpoint).summary():
         log.info(line)
-    use_decoder_layers(cast(RTDETRv2, model), config.num_eval_layers)
+    use_decoder_layers(model, config.num_eval_layers)
 
     output = Path(config.run_folder)
     pictures = ValidationPictures(output / "predictions.png", tuple(class_names), config.pictures)

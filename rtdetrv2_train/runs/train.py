@@ -18,7 +18,6 @@ from rtdetrv2_train.data.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.runs.build import (
-    build_detector,
     build_recipe,
     build_trainer,
     per_process_batch_size,
@@ -32,6 +31,7 @@ from rtdetrv2_train.runs.configuration import (
     with_saved,
 )
 from rtdetrv2_train.runs.folders import newest_run, run_folder_of
+from rtdetrv2_train.runs.model_config import build_detector
 from rtdetrv2_train.training.callbacks import ValidationPictures
 from rtdetrv2_train.training.module import DetectionModule
 from rtdetrv2_train.weights.backbones import load_pretrained_backbone

@@ -29,7 +29,7 @@ class Progress(TQDMProgressBar):
         self._images_in_epoch = 0
         self._images_per_second: float | None = None
 
-    def _should_update(self, current: int, total: int | float) -> bool:
+    def _should_update(self, current: int, total: int) -> bool:
         now = time.monotonic()
         if current != total and now - self._refreshed_at < self.refresh_seconds:
             return False

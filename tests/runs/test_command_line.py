@@ -1,0 +1,286 @@
+"""What a user does at the command line: train, evaluate, resume, sweep, and go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support import ROOT, write_coco
+
+TINY = [
+    "model=nano",
+    "model.image_size=[64,64]",
+    "augment=light",
+    "trainer=cpu",
+    "recipe.total_batch_size=4",
+    "data.num_workers=0",
+]
+
+
+def run(script: str, *overrides: str, expect: int = 0) -> str:
+    environment = {**os.environ, "OMP_NUM_THREADS": "2", "COLUMNS": "160"}
+    result = subprocess.run(
+        [sys.executable, str(ROOT / script), *overrides],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert result.returncode == expect, result.stdout[-3000:] + result.stderr[-3000:]
+    return result.stdout + result.stderr
+
+
+def of_set(folder: Path) -> list[str]:
+    paths = [
+        f"data.{part}.{key}={value}"
+        for part in ("train", "val")
+        for key, value in (("images", "images"), ("annotations", "annotations.json"))
+    ]
+    return [f"data.root={folder}", *paths]
+
+
+@pytest.fixture(scope="module")
+def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_coco(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="module")
+def straight_run(small_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "straight"
+    run("train.py", *TINY, *of_set(small_set), "trainer.max_epochs=4", f"hydra.run.dir={folder}")
+    return folder
+
+
+def weights(checkpoint: Path, key: str) -> dict[str, torch.Tensor]:
+    return torch.load(checkpoint, weights_only=True)[key]
+
+
+def test_a_run_leaves_what_its_folder_promises(straight_run: Path) -> None:
+    for name in (
+        "config.yaml",
+        "metrics.json",
+        "history.json",
+        "predictions.png",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "model/model.safetensors",
+        "model/model.json",
+    ):
+        assert (straight_run / name).stat().st_size > 0, name
+    assert list((straight_run / "tensorboard").glob("events*"))
+    history = json.loads((straight_run / "history.json").read_text())
+    assert [epoch["epoch"] for epoch in history] == [0, 1, 2, 3]
+    best = max(epoch["val/AP"] for epoch in history)
+    assert json.loads((straight_run / "metrics.json").read_text())["AP"] == pytest.approx(best, abs=1e-6)
+    card = json.loads((straight_run / "model" / "model.json").read_text())
+    assert card["class_names"] == ["red", "blue"]
+    assert card["category_ids"] == [3, 7]
+
+
+@pytest.mark.parametrize("what", ["run", "checkpoints/best.ckpt", "model"])
+def test_evaluation_gives_the_numbers_of_training(straight_run: Path, tmp_path: Path, what: str) -> None:
+    source = f"run={straight_run}" if what == "run" else f"checkpoint={straight_run / what}"
+    run("eval.py", source, "trainer=cpu", f"hydra.run.dir={tmp_path}")
+    assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(
+        (straight_run / "metrics.json").read_text()
+    )
+
+
+def test_a_resumed_run_ends_like_one_that_never_stopped(straight_run: Path, small_set: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "stopped"
+    command = [sys.executable, str(ROOT / "train.py"), *TINY, *of_set(small_set)]
+    command += ["trainer.max_epochs=4", f"hydra.run.dir={folder}"]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    history = folder / "history.json"
+    try:
+        deadline = time.monotonic() + 200
+        while not (history.exists() and len(json.loads(history.read_text())) >= 2) and time.monotonic() < deadline:
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    stopped_at = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert 0 < stopped_at < 12
+    run("train.py", f"resume={folder}")
+    for key in ("state_dict", "current_model_state"):
+        expected = weights(straight_run / "checkpoints" / "last.ckpt", key)
+        found = weights(folder / "checkpoints" / "last.ckpt", key)
+        for name, tensor in expected.items():
+            torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-6, msg=name)
+    epochs = [epoch["epoch"] for epoch in json.loads(history.read_text())]
+    assert epochs == [0, 1, 2, 3]
+
+
+def test_two_processes_train_and_evaluate_like_one(straight_run: Path, small_set: Path, tmp_path: Path) -> None:
+    """One rank's share is empty: only the first image of each pair keeps its box."""
+    out = run(
+        "train.py",
+        *[item for item in TINY if item != "trainer=cpu"],
+        "trainer=ddp_cpu",
+        "trainer.devices=2",
+        *of_set(small_set),
+        "trainer.max_epochs=1",
+        f"hydra.run.dir={tmp_path / 'two'}",
+    )
+    assert "AP" in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["two"]
+    run("eval.py", f"run={straight_run}", "trainer=ddp_cpu", "trainer.devices=2", f"hydra.run.dir={tmp_path / 'eval'}")
+    assert json.loads((tmp_path / "eval" / "metrics.json").read_text()) == json.loads(
+        (straight_run / "metrics.json").read_text()
+    )
+
+
+def test_a_rank_without_boxes_does_not_hang(tmp_path: Path) -> None:
+    folder = write_coco(tmp_path / "set", num_images=8)
+    content = json.loads((folder / "annotations.json").read_text())
+    content["annotations"] = content["annotations"][:1]  # all other images, and most batches of both ranks, have none
+    (folder / "annotations.json").write_text(json.dumps(content))
+    run(
+        "train.py",
+        *[item for item in TINY if item != "trainer=cpu"],
+        "trainer=ddp_cpu",
+        "trainer.devices=2",
+        *of_set(folder),
+        "trainer.max_epochs=1",
+        f"hydra.run.dir={tmp_path / 'run'}",
+    )
+
+
+def test_init_from_starts_from_the_weights_of_a_run(straight_run: Path, small_set: Path, tmp_path: Path) -> None:
+    out = run(
+        "train.py",
+        *TINY,
+        *of_set(small_set),
+        f"init_from={straight_run}",
+        "trainer.max_epochs=1",
+        "trainer.max_steps=1",
+        "recipe.learning_rate=0",
+        "recipe.weight_decay=0",
+        f"hydra.run.dir={tmp_path}",
+    )
+    assert "started from pretrained weights" in out
+    before = weights(straight_run / "checkpoints" / "best.ckpt", "state_dict")
+    after = weights(tmp_path / "checkpoints" / "last.ckpt", "current_model_state")
+    name = "model.decoder.dec_bbox_head.0.layers.2.weight"
+    torch.testing.assert_close(after[name], before[name])
+
+
+def test_a_sweep_has_one_folder_for_each_run(small_set: Path, tmp_path: Path) -> None:
+    run(
+        "train.py",
+        "-m",
+        *TINY,
+        *of_set(small_set),
+        "seed=0,1",
+        "trainer.max_epochs=1",
+        "trainer.limit_train_batches=1",
+        "trainer.limit_val_batches=1",
+        f"hydra.sweep.dir={tmp_path}",
+    )
+    assert (tmp_path / "0" / "metrics.json").exists()
+    assert (tmp_path / "1" / "metrics.json").exists()
+
+
+def last_line(output: str) -> str:
+    return output.strip().splitlines()[-1]
+
+
+def test_a_missing_data_set_is_named() -> None:
+    line = last_line(run("train.py", "model=nano", "data.root=datasets/nowhere", expect=2))
+    assert line.startswith("error: no data set at 'datasets/nowhere'")
+    assert "datasets/README.md" in line
+
+
+@pytest.mark.parametrize(
+    ("override", "right"),
+    [
+        ("trainer.max_epoch=3", "trainer.max_epochs"),
+        ("recipe.learning_rat=1", "recipe.learning_rate"),
+        ("model=r50v", "r50vd"),
+        ("experiment=quikstart", "quickstart"),
+    ],
+)
+def test_a_misspelt_override_names_the_nearest_right_one(override: str, right: str) -> None:
+    out = run("train.py", override, expect=2)
+    assert last_line(out).startswith("error: ")
+    assert f"did you mean '{right}'" in last_line(out)
+
+
+def test_an_annotation_file_that_is_not_coco_is_named(tmp_path: Path) -> None:
+    folder = write_coco(tmp_path)
+    (folder / "annotations.json").write_text('{"shapes": []}')
+    line = last_line(run("train.py", *TINY, *of_set(folder), f"hydra.run.dir={tmp_path / 'run'}", expect=2))
+    assert "annotations.json" in line
+    assert line.startswith("error: ")
+
+
+def test_a_missing_image_is_named(tmp_path: Path) -> None:
+    folder = write_coco(tmp_path)
+    (folder / "images" / "5.png").unlink()
+    line = last_line(run("train.py", *TINY, *of_set(folder), f"hydra.run.dir={tmp_path / 'run'}", expect=2))
+    assert "5.png" in line
+    assert line.startswith("error: ")
+
+
+def test_a_checkpoint_of_another_model_is_recognised(straight_run: Path, small_set: Path, tmp_path: Path) -> None:
+    line = last_line(
+        run(
+            "train.py",
+            "model=r18vd",
+            "trainer=cpu",
+            *of_set(small_set),
+            f"init_from={straight_run}",
+            f"hydra.run.dir={tmp_path}",
+            expect=2,
+        )
+    )
+    assert line.startswith("error: ")
+    assert "looks like an unknown model with a ResNet-vd backbone" in line
+
+
+def test_unreachable_pretrained_weights_name_the_three_other_ways(small_set: Path, tmp_path: Path) -> None:
+    line = last_line(
+        run(
+            "train.py",
+            "model=r18vd",
+            "model.pretrained=http://127.0.0.1:9/backbone.pth",
+            "trainer=cpu",
+            *of_set(small_set),
+            f"hydra.run.dir={tmp_path}",
+            expect=2,
+        )
+    )
+    for way in ("127.0.0.1", "timm:", "/path/file.pth", "model.pretrained=null"):
+        assert way in line
+
+
+def test_a_batch_size_that_cannot_be_shared_proposes_others(small_set: Path) -> None:
+    line = last_line(run("train.py", *TINY, *of_set(small_set), "trainer.accumulate_grad_batches=3", expect=2))
+    assert "use 3 or 6" in line
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
+def test_help_needs_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys, runpy; sys.argv = ['train.py', *sys.argv[1:]]\n"
+        "try: runpy.run_path('train.py', run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'lightning', 'albumentations', 'cv2', 'pycocotools'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code, *arguments], cwd=ROOT, check=True, capture_output=True)
