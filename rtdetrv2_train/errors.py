@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """Something outside the code is wrong: a path, a key, a file, a value.
@@ -9,3 +12,9 @@ class UserError(Exception):
     The message is one line that names the thing and the way out. Entry points print it without a traceback and exit
     with status 2.
     """
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """``did you mean 'r50vd'? `` for the nearest of some names; nothing if none is near."""
+    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'? " if close else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.errors import UserError, nearest
 from rtdetrv2_train.runs.folders import newest_run, run_folder_of
 
 
@@ -47,11 +46,11 @@ def explain(error: Exception, config_folder: Path) -> str:
     if found := re.search(r"Could not find '([\w/.-]+)'", text):
         group, _, option = found.group(1).rpartition("/")
         options = sorted(path.stem for path in (config_folder / group).glob("*.yaml"))
-        return f"there is no {group}={option}: {_nearest(option, options)}use one of {', '.join(options)}"
+        return f"there is no {group}={option}: {nearest(option, options)}use one of {', '.join(options)}"
     found = re.search(r"Could not override '([\w/.@-]+)'", text) or re.search(r"full_key: ([\w.]+)", text)
     if found and ("not in struct" in text or "Could not override" in text):
         key = found.group(1)
-        suggestion = _nearest(key, sorted(set(_keys(config_folder))))
+        suggestion = _nearest_key(key, sorted(set(_keys(config_folder))))
         return f"there is no key '{key}': {suggestion}see `--cfg job` for all keys"
     return " ".join(text.split())
 
@@ -64,12 +63,9 @@ def _resumed_folder(resume: str | None, otherwise: str) -> str:
     return str(folder) if folder else otherwise
 
 
-def _nearest(name: str, names: list[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if not close:  # a right last part in a wrong place
-        last = name.rpartition(".")[2]
-        close = [known for known in names if known.rpartition(".")[2] == last][:1]
-    return f"did you mean '{close[0]}'? " if close else ""
+def _nearest_key(key: str, keys: list[str]) -> str:
+    """A key that is nearly the same, or one whose last part is right."""
+    return nearest(key, keys) or nearest(key, [k for k in keys if k.rpartition(".")[2] == key.rpartition(".")[2]][:1])
 
 
 def _keys(config_folder: Path) -> Iterator[str]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +15,7 @@ from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
 
 import rtdetrv2_train
-from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.errors import UserError, nearest
 from rtdetrv2_train.model.detector import COARSEST_STRIDE, RTDETRv2
 
 
@@ -103,12 +102,6 @@ def use_decoder_layers(model: RTDETRv2, num_eval_layers: int | None) -> None:
     if not 1 <= num_eval_layers <= available:
         raise UserError(f"num_eval_layers={num_eval_layers}: this model's decoder has layers 1 to {available}")
     model.decoder.num_eval_layers = num_eval_layers
-
-
-def nearest(name: str, names: Iterable[str]) -> str:
-    """``did you mean 'r50vd'? `` for the nearest of some names; nothing if none is near."""
-    close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'? " if close else ""
 
 
 @contextmanager
