@@ -23,15 +23,15 @@ from rtdetrv2_train.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-SHAPE_NAMES = ("circle", "square", "triangle", "star")
+SHAPE_NAMES = ("circle", "square", "triangle")
 SHAPES_LAYOUT = {split: {"images": split, "annotations": f"annotations/{split}.json"} for split in ("train", "val")}
 
 _RECORD = "drawn_with.json"
 _FINE = 4
 _MOST_OBJECTS = 5
-_SMALLEST_SHARE, _LARGEST_SHARE = 0.1, 0.5
+_SMALLEST_SHARE, _LARGEST_SHARE = 0.1, 0.5  # diameter of a shape, of the image's side
 _MOST_TILT = np.pi / 9
-_LEAST_VISIBLE = 0.5
+_LEAST_VISIBLE = 0.6
 _LEAST_CONTRAST = 80.0
 _PLACEMENT_TRIES = 20
 _JPEG_QUALITY = 95
@@ -206,13 +206,10 @@ def _random_mask(generator: np.random.Generator, name: str, size: int) -> Mask:
     if name == "circle":
         cv2.circle(mask, (round(x), round(y)), int(radius), 255, cv2.FILLED)
         return mask
-    corners = {"square": 4, "triangle": 3, "star": 10}[name]
+    corners = {"square": 4, "triangle": 3}[name]
     upright = np.pi / 4 if name == "square" else -np.pi / 2
     angles = upright + tilt + np.arange(corners) * 2 * np.pi / corners
-    reach = np.full(corners, radius)
-    if name == "star":
-        reach[1::2] *= 0.45
-    points = np.stack([x + reach * np.cos(angles), y + reach * np.sin(angles)], axis=1)
+    points = np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], axis=1)
     cv2.fillPoly(mask, [np.round(points).astype(np.int32)], 255)
     return mask
 

@@ -77,12 +77,13 @@ class DecoderLayer(nn.Module):
         x_BQD: Tensor,
         position_BQD: Tensor,
         reference_BQ4: Tensor,
-        feature_maps: Sequence[Tensor],
+        memory_BND: Tensor,
+        sizes: Sequence[tuple[int, int]],
         visible_QQ: Tensor | None,
     ) -> Tensor:
         """``[B, Q, D]`` to ``[B, Q, D]``."""
         x_BQD = self.norm1(x_BQD + self.self_attn(x_BQD, position_BQD, visible_QQ))
-        x_BQD = self.norm2(x_BQD + self.cross_attn(x_BQD + position_BQD, reference_BQ4, feature_maps))
+        x_BQD = self.norm2(x_BQD + self.cross_attn(x_BQD + position_BQD, reference_BQ4, memory_BND, sizes))
         return self.norm3(x_BQD + self.linear2(F.relu(self.linear1(x_BQD), inplace=True)))
 
 
@@ -187,15 +188,17 @@ class Decoder(nn.Module):
             queries in training.
         """
         maps = [project(feature_map) for project, feature_map in zip(self.input_proj, feature_maps, strict=True)]
-        content_BQD, reference_logits_BQ4, encoder_logits_BQC = self._select_queries(maps)
+        sizes = [(feature_map.shape[2], feature_map.shape[3]) for feature_map in maps]
+        memory_BND = torch.cat([feature_map.flatten(2).transpose(1, 2) for feature_map in maps], 1)
+        content_BQD, reference_logits_BQ4, encoder_logits_BQC = self._select_queries(memory_BND, sizes)
         encoder_boxes_BQ4 = reference_logits_BQ4.sigmoid()
         content_BQD, reference_logits_BQ4 = content_BQD.detach(), reference_logits_BQ4.detach()
         if not self.training:
-            logits, boxes = self._refine(content_BQD, reference_logits_BQ4, maps, None)
+            logits, boxes = self._refine(content_BQD, reference_logits_BQ4, memory_BND, sizes, None)
             return ModelOutput(logits[-1], boxes[-1])
 
         if self.num_denoising == 0:
-            logits, boxes = self._refine(content_BQD, reference_logits_BQ4, maps, None)
+            logits, boxes = self._refine(content_BQD, reference_logits_BQ4, memory_BND, sizes, None)
             return ModelOutput(torch.stack(logits), torch.stack(boxes), encoder_logits_BQC, encoder_boxes_BQ4)
 
         if targets is None:
@@ -210,21 +213,20 @@ class Decoder(nn.Module):
         )
         content = torch.cat([noisy_BTD.to(content_BQD.dtype), content_BQD], 1)
         reference_logits = torch.cat([noisy_logits_BT4, reference_logits_BQ4], 1)
-        logits_list, boxes_list = self._refine(content, reference_logits, maps, visible)
+        logits_list, boxes_list = self._refine(content, reference_logits, memory_BND, sizes, visible)
         sizes = [layout.num_queries, num_matching]
         noisy_logits, logits_LBQC = torch.stack(logits_list).split(sizes, 2)
         noisy_boxes, boxes_LBQ4 = torch.stack(boxes_list).split(sizes, 2)
         denoising = DenoisingOutput(layout, noisy_logits, noisy_boxes)
         return ModelOutput(logits_LBQC, boxes_LBQ4, encoder_logits_BQC, encoder_boxes_BQ4, denoising)
 
-    def _select_queries(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def _select_queries(self, memory_BND: Tensor, sizes: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
         """The positions with the best class scores.
 
         Returns:
             content ``[B, Q, D]``, box logits ``[B, Q, 4]``, class logits ``[B, Q, C]``.
         """
-        memory_BND = torch.cat([feature_map.flatten(2).transpose(1, 2) for feature_map in maps], 1)
-        anchors_1N4, valid_1N1 = self._anchors_for(maps)
+        anchors_1N4, valid_1N1 = self._anchors_for(sizes, memory_BND.device)
         with torch.no_grad():
             # Only chosen positions receive a gradient, so all others can pass without leaving a trace.
             output_BND = self.enc_output(memory_BND * valid_1N1)
@@ -238,19 +240,23 @@ class Decoder(nn.Module):
         box_logits_BQ4 = self.enc_bbox_head(content_BQD) + anchors_1N4[0][chosen_BQ]
         return content_BQD, box_logits_BQ4, self.enc_score_head(content_BQD)
 
-    def _anchors_for(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        sizes = [(feature_map.shape[2], feature_map.shape[3]) for feature_map in maps]
-        if sizes == self.anchor_sizes:
+    def _anchors_for(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> tuple[Tensor, Tensor]:
+        if list(sizes) == self.anchor_sizes:
             return self.anchors, self.valid_mask
 
         def make() -> tuple[Tensor, Tensor]:
             anchors, valid = make_anchors(sizes)
-            return anchors.to(maps[0].device), valid.to(maps[0].device)
+            return anchors.to(device), valid.to(device)
 
-        return self._anchors.get((tuple(sizes), maps[0].device), make)
+        return self._anchors.get((tuple(sizes), device), make)
 
     def _refine(
-        self, x_BQD: Tensor, reference_logits_BQ4: Tensor, maps: Sequence[Tensor], visible_QQ: Tensor | None
+        self,
+        x_BQD: Tensor,
+        reference_logits_BQ4: Tensor,
+        memory_BND: Tensor,
+        sizes: Sequence[tuple[int, int]],
+        visible_QQ: Tensor | None,
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Run the layers; each corrects the boxes of the one before.
 
@@ -266,7 +272,7 @@ class Decoder(nn.Module):
         logits: list[Tensor] = []
         boxes: list[Tensor] = []
         for index, layer in enumerate(self.decoder.layers[:num_layers]):
-            x_BQD = layer(x_BQD, self.query_pos_head(reference_BQ4), reference_BQ4, maps, visible_QQ)
+            x_BQD = layer(x_BQD, self.query_pos_head(reference_BQ4), reference_BQ4, memory_BND, sizes, visible_QQ)
             correction_BQ4 = self.dec_bbox_head[index](x_BQD)
             refined_BQ4 = (correction_BQ4 + inverse_sigmoid(reference_BQ4)).sigmoid()
             if self.training or index == num_layers - 1:

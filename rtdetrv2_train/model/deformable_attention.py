@@ -1,7 +1,7 @@
 """Multi-scale deformable attention with its own number of points per level (RT-DETRv2, sections 2.1 and 2.2).
 
-Shape suffixes: B batch, Q queries, H heads, P points, D model width, C channels of a head, h and w height and width of
-a feature map.
+Shape suffixes: B batch, Q queries, H heads, P points, D model width, C channels of a head, N positions of all feature
+maps, h and w height and width of one.
 """
 
 from __future__ import annotations
@@ -70,13 +70,16 @@ class MultiScaleDeformableAttention(nn.Module):
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
 
-    def forward(self, query_BQD: Tensor, reference_BQ4: Tensor, feature_maps: Sequence[Tensor]) -> Tensor:
+    def forward(
+        self, query_BQD: Tensor, reference_BQ4: Tensor, memory_BND: Tensor, sizes: Sequence[tuple[int, int]]
+    ) -> Tensor:
         """Attend to the feature maps.
 
         Args:
             query_BQD: queries with their position embedding, ``[B, Q, D]``.
             reference_BQ4: reference boxes, cxcywh in [0, 1], ``[B, Q, 4]``.
-            feature_maps: ``[B, D, h, w]`` for each level.
+            memory_BND: positions of all feature maps, one map after the other, ``[B, N, D]``.
+            sizes: (height, width) of each map.
 
         Returns:
             ``[B, Q, D]``.
@@ -91,15 +94,13 @@ class MultiScaleDeformableAttention(nn.Module):
         # heads join the batch, as grid_sample has no other place for them
         locations = locations_BQHP2.transpose(1, 2).flatten(0, 1)
         weights = weights_BQHP.transpose(1, 2).flatten(0, 1)[:, None]
+        values = self.value_proj(memory_BND).unflatten(-1, (heads, -1)).permute(0, 2, 3, 1).flatten(0, 1)
 
         sample = _sample_bilinear if self.method == "default" else _sample_nearest
-        kernel = self.value_proj.weight[:, :, None, None]
+        of_level = values.split([height * width for height, width in sizes], 2)
         samples = [
-            sample(
-                F.conv2d(feature_map, kernel, self.value_proj.bias).reshape(batch * heads, -1, *feature_map.shape[2:]),
-                at,
-            )
-            for feature_map, at in zip(feature_maps, locations.split(self.num_points, 2), strict=True)
+            sample(value.unflatten(2, size), points)
+            for value, size, points in zip(of_level, sizes, locations.split(self.num_points, 2), strict=True)
         ]
         attended = (torch.cat(samples, -1) * weights).sum(-1)  # [B * H, C, Q]
         return self.output_proj(attended.view(batch, -1, num_queries).transpose(1, 2))

@@ -68,7 +68,7 @@ def test_a_set_is_ordinary_coco(tmp_path: Path) -> None:
     loaded = CocoAnnotations.load(tmp_path / "set/annotations/train.json", tmp_path / "set/train")
     assert loaded.class_names == SHAPE_NAMES
     assert loaded.problems == ()
-    assert set(loaded.labels.tolist()) == set(range(5))
+    assert set(loaded.labels.tolist()) == set(range(3))
     counts = np.diff(loaded.offsets)
     assert counts.min() >= 1
     assert counts.max() <= 5
@@ -126,7 +126,7 @@ def test_the_data_module_draws_on_first_use(tmp_path: Path) -> None:
         eval_batch_size=4,
         num_workers=0,
     )
-    assert data.num_classes == 5
+    assert data.num_classes == 3
     assert next(iter(data.train_dataloader())).images.shape == (4, 3, 64, 64)
     assert [len(batch) for batch in data.val_dataloader()] == [3]
 

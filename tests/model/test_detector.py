@@ -101,7 +101,8 @@ def test_discrete_sampling_reads_the_right_pixel_of_an_image_that_is_not_square(
     feature_map = torch.arange(4 * height * width, dtype=torch.float32).view(1, 4, height, width)
     centres = torch.tensor([[(column + 0.1) / width, (row + 0.1) / height] for row in range(2) for column in range(6)])
     reference = torch.cat([centres, torch.full_like(centres, 0.1)], 1)[None]
-    found = looking_straight("discrete")(torch.zeros(1, 12, 4), reference, [feature_map])
+    memory = feature_map.flatten(2).transpose(1, 2)
+    found = looking_straight("discrete")(torch.zeros(1, 12, 4), reference, memory, [(height, width)])
     torch.testing.assert_close(found[0].T.view(4, height, width), feature_map[0])
 
 
@@ -109,7 +110,8 @@ def test_bilinear_sampling_at_pixel_centres_reads_pixels() -> None:
     feature_map = torch.rand(1, 4, 3, 5)
     centres = torch.tensor([[(column + 0.5) / 5, (row + 0.5) / 3] for row in range(3) for column in range(5)])
     reference = torch.cat([centres, torch.full_like(centres, 0.1)], 1)[None]
-    found = looking_straight("default")(torch.zeros(1, 15, 4), reference, [feature_map])
+    memory = feature_map.flatten(2).transpose(1, 2)
+    found = looking_straight("default")(torch.zeros(1, 15, 4), reference, memory, [(3, 5)])
     torch.testing.assert_close(found[0].T.view(4, 3, 5), feature_map[0])
 
 
