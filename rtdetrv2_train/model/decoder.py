@@ -214,9 +214,9 @@ class Decoder(nn.Module):
         content = torch.cat([noisy_BTD.to(content_BQD.dtype), content_BQD], 1)
         reference_logits = torch.cat([noisy_logits_BT4, reference_logits_BQ4], 1)
         logits_list, boxes_list = self._refine(content, reference_logits, memory_BND, sizes, visible)
-        sizes = [layout.num_queries, num_matching]
-        noisy_logits, logits_LBQC = torch.stack(logits_list).split(sizes, 2)
-        noisy_boxes, boxes_LBQ4 = torch.stack(boxes_list).split(sizes, 2)
+        parts = [layout.num_queries, num_matching]
+        noisy_logits, logits_LBQC = torch.stack(logits_list).split(parts, 2)
+        noisy_boxes, boxes_LBQ4 = torch.stack(boxes_list).split(parts, 2)
         denoising = DenoisingOutput(layout, noisy_logits, noisy_boxes)
         return ModelOutput(logits_LBQC, boxes_LBQ4, encoder_logits_BQC, encoder_boxes_BQ4, denoising)
 

