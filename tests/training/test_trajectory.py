@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import torch
 from lightning import Callback, Trainer
 from omegaconf import OmegaConf
 from torch import Tensor
@@ -37,8 +36,8 @@ class Recorder(Callback):
 EXPECTED = figures("trajectory_r18vd")
 
 
-def six_steps(noise_seed: int | None = None) -> tuple[Recorder, dict[str, Tensor]]:
-    """The recorded steps and the averaged weights, of images changed by a rounding error if there is a seed."""
+def six_steps() -> tuple[Recorder, dict[str, Tensor]]:
+    """The recorded steps and the averaged weights."""
     config = composed("model=r18vd")
     model = as_in_reference(build(config, num_denoising=0))
     recipe = Recipe(
@@ -55,9 +54,6 @@ def six_steps(noise_seed: int | None = None) -> tuple[Recorder, dict[str, Tensor
     module = DetectionModule(model, Criterion(), recipe, rules, evaluator)
     targets = Targets.from_list(made.targets(EXPECTED["num_gts"]))
     images = [made.image(f"step{index}", 2, *EXPECTED["image_size_hw"]) for index in range(len(EXPECTED["steps"]))]
-    if noise_seed is not None:
-        generator = torch.Generator().manual_seed(noise_seed)
-        images = [image * (1 + 1e-6 * torch.randn(image.shape, generator=generator)) for image in images]
     recorder = Recorder()
     trainer = Trainer(
         accelerator="cpu",
@@ -96,21 +92,8 @@ def test_six_steps_of_r18vd_follow_the_reference() -> None:
         assert found["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=1e-3)
 
     # Adam turns a gradient that is rounding noise into a full step, so from then on near ties among queries and matches
-    # fall either way. The authors' own code ends 6 % away in loss and 3e-4 in weights when it uses one thread instead of
-    # two. So we may be as far from the reference as from ourselves after a rounding error in the images.
-    others = [six_steps(seed) for seed in range(2)]
-    for index in range(2, len(EXPECTED["steps"])):
-        for key in ("loss", "grad_norm"):
-            ours, wanted = recorder.steps[index][key], EXPECTED["steps"][index][key]
-            spread = max(
-                abs(other.steps[later][key] - recorder.steps[later][key]) / wanted
-                for other, _ in others
-                for later in range(2, index + 1)
-            )
-            assert abs(ours - wanted) / wanted < max(1e-3, 3 * spread), (index, key)
-    for kind, ours, theirs in (
-        ("final_abs_mean", recorder.weights, [other.weights for other, _ in others]),
-        ("ema_abs_mean", averaged, [average for _, average in others]),
-    ):
-        spread = max(furthest(magnitudes(other), magnitudes(ours)) for other in theirs)
-        assert furthest(magnitudes(ours), EXPECTED[kind]) < max(1e-4, 3 * spread), kind
+    # fall either way. The bounds are twice what the authors' own code moves by when it uses one thread, not two.
+    for found, wanted in zip(recorder.steps[2:], EXPECTED["steps"][2:], strict=True):
+        assert found["loss"] == pytest.approx(wanted["loss"], rel=2 * 6.2e-2)
+    assert furthest(magnitudes(recorder.weights), EXPECTED["final_abs_mean"]) < 2 * 3.0e-4
+    assert furthest(magnitudes(averaged), EXPECTED["ema_abs_mean"]) < 2 * 3.0e-4
