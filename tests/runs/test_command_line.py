@@ -127,7 +127,6 @@ def test_a_resumed_run_ends_like_one_that_never_stopped(straight_run: Path, smal
 
 
 def test_two_processes_train_and_evaluate_like_one(straight_run: Path, small_set: Path, tmp_path: Path) -> None:
-    """One rank's share is empty: only the first image of each pair keeps its box."""
     out = run(
         "train.py",
         *[item for item in TINY if item != "trainer=cpu"],

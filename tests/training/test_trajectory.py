@@ -83,8 +83,23 @@ def furthest(found: dict[str, float], wanted: dict[str, float]) -> float:
     return max(abs(value - wanted[name]) / max(abs(wanted[name]), 1.0) for name, value in found.items())
 
 
-def test_six_steps_of_r18vd_follow_the_reference() -> None:
-    recorder, averaged = six_steps()
+@pytest.fixture(scope="module")
+def trained() -> tuple[Recorder, dict[str, Tensor]]:
+    return six_steps()
+
+
+@pytest.mark.xfail(reason="rounding differs from the authors' from the third step on; to be traced", strict=False)
+def test_every_step_is_within_a_thousandth_of_the_reference(trained: tuple[Recorder, dict[str, Tensor]]) -> None:
+    recorder, averaged = trained
+    for found, wanted in zip(recorder.steps, EXPECTED["steps"], strict=True):
+        assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-3)
+        assert found["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=1e-3)
+    assert furthest(magnitudes(recorder.weights), EXPECTED["final_abs_mean"]) < 1e-4
+    assert furthest(magnitudes(averaged), EXPECTED["ema_abs_mean"]) < 1e-4
+
+
+def test_six_steps_of_r18vd_follow_the_reference(trained: tuple[Recorder, dict[str, Tensor]]) -> None:
+    recorder, averaged = trained
     for found, wanted in zip(recorder.steps, EXPECTED["steps"], strict=True):
         assert sorted(found["lrs"]) == pytest.approx(sorted(wanted["lrs"]))
     for found, wanted in zip(recorder.steps[:2], EXPECTED["steps"], strict=False):
