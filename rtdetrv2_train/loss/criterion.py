@@ -59,8 +59,8 @@ class Criterion(nn.Module):
         """
         if output.encoder_logits is None or output.encoder_boxes is None:
             raise ValueError("the loss needs the output of a model in training mode: call model.train() first")
-        logits_GBQC = torch.cat([output.logits, output.encoder_logits[None]]).float()
-        boxes_GBQ4 = torch.cat([output.boxes, output.encoder_boxes[None]]).float()
+        logits_GBQC = _in_full(torch.cat([output.logits, output.encoder_logits[None]]))
+        boxes_GBQ4 = _in_full(torch.cat([output.boxes, output.encoder_boxes[None]]))
         pending = self.matcher.begin(logits_GBQC, boxes_GBQ4, targets)
         num_boxes = _mean_number_of_boxes(targets)
 
@@ -72,7 +72,8 @@ class Criterion(nn.Module):
             query = layout.positive_queries(targets)
             target = torch.arange(query.shape[1], device=query.device).expand_as(query)
             shared = Assignment(query=query.reshape(1, -1), target=target.reshape(1, -1))
-            terms = self._terms(output.denoising.logits.float(), output.denoising.boxes.float(), shared, targets)
+            noisy_logits, noisy_boxes = _in_full(output.denoising.logits), _in_full(output.denoising.boxes)
+            terms = self._terms(noisy_logits, noisy_boxes, shared, targets)
             parts.append((terms / (num_boxes * layout.num_groups), [f"_dn_{layer}" for layer in range(num_layers)]))
         parts.append((self._terms(logits_GBQC, boxes_GBQ4, pending.solve(), targets) / num_boxes, names))
 
@@ -108,6 +109,11 @@ class Criterion(nn.Module):
                 giou_G * self.weights["giou"],
             ]
         )
+
+
+def _in_full(tensor: Tensor) -> Tensor:
+    """Half precision raised to float32; float32 and float64 as they are."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _mean_number_of_boxes(targets: Targets) -> Tensor | float:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from lightning import Callback, Trainer
 from omegaconf import OmegaConf
 from torch import Tensor
@@ -16,7 +20,7 @@ from rtdetrv2_train.loss.criterion import Criterion
 from rtdetrv2_train.training.module import DetectionModule
 from rtdetrv2_train.training.recipe import Recipe
 from rtdetrv2_train.training.weight_average import WeightAverage
-from tests.support import as_in_reference, build, composed, figures, made
+from tests.support import REFERENCE, as_in_reference, build, composed, figures, made
 
 
 class Recorder(Callback):
@@ -36,10 +40,11 @@ class Recorder(Callback):
 EXPECTED = figures("trajectory_r18vd")
 
 
-def six_steps() -> tuple[Recorder, dict[str, Tensor]]:
+def six_steps(dtype: torch.dtype) -> tuple[Recorder, dict[str, Tensor]]:
     """The recorded steps and the averaged weights."""
     config = composed("model=r18vd")
-    model = as_in_reference(build(config, num_denoising=0))
+    model = as_in_reference(build(config)).to(dtype)
+    model.decoder.num_denoising = 0
     recipe = Recipe(
         learning_rate_factor=1.0,
         warmup_steps=EXPECTED["warmup_duration"],
@@ -53,7 +58,9 @@ def six_steps() -> tuple[Recorder, dict[str, Tensor]]:
     rules = OmegaConf.to_container(config.model.parameter_rules, resolve=True)
     module = DetectionModule(model, Criterion(), recipe, rules, evaluator)
     targets = Targets.from_list(made.targets(EXPECTED["num_gts"]))
-    images = [made.image(f"step{index}", 2, *EXPECTED["image_size_hw"]) for index in range(len(EXPECTED["steps"]))]
+    targets = replace(targets, boxes=targets.boxes.to(dtype))
+    sizes = (2, *EXPECTED["image_size_hw"])
+    batches = [Batch(made.image(f"step{index}", *sizes).to(dtype), targets) for index in range(len(EXPECTED["steps"]))]
     recorder = Recorder()
     trainer = Trainer(
         accelerator="cpu",
@@ -64,51 +71,32 @@ def six_steps() -> tuple[Recorder, dict[str, Tensor]]:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    batches = [Batch(image, targets) for image in images]
     trainer.fit(module, DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch))
     return recorder, module.model.state_dict()  # the callback leaves the average in the module at the end
 
 
-def magnitudes(state: dict[str, Tensor]) -> dict[str, float]:
-    """Mean absolute value of what is trained or counted."""
-    return {
-        name: tensor.abs().mean().item()
-        for name, tensor in state.items()
-        if tensor.is_floating_point() and not name.endswith(made.COMPUTED)
-    }
+def magnitudes(state: dict[str, Tensor], names: Iterable[str]) -> list[float]:
+    """Mean absolute values."""
+    return [state[name].abs().mean().item() for name in names]
 
 
-def furthest(found: dict[str, float], wanted: dict[str, float]) -> float:
-    """The largest difference, relative for values above 1."""
-    return max(abs(value - wanted[name]) / max(abs(wanted[name]), 1.0) for name, value in found.items())
-
-
-@pytest.fixture(scope="module")
-def trained() -> tuple[Recorder, dict[str, Tensor]]:
-    return six_steps()
-
-
-@pytest.mark.xfail(reason="rounding differs from the authors' from the third step on; to be traced", strict=False)
-def test_every_step_is_within_a_thousandth_of_the_reference(trained: tuple[Recorder, dict[str, Tensor]]) -> None:
-    recorder, averaged = trained
-    for found, wanted in zip(recorder.steps, EXPECTED["steps"], strict=True):
-        assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-3)
-        assert found["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=1e-3)
-    assert furthest(magnitudes(recorder.weights), EXPECTED["final_abs_mean"]) < 1e-4
-    assert furthest(magnitudes(averaged), EXPECTED["ema_abs_mean"]) < 1e-4
-
-
-def test_six_steps_of_r18vd_follow_the_reference(trained: tuple[Recorder, dict[str, Tensor]]) -> None:
-    recorder, averaged = trained
+def test_six_steps_equal_the_reference_in_float64() -> None:
+    recorder, averaged = six_steps(torch.float64)
+    exact = np.load(REFERENCE / "float64.npz")
+    assert [step["loss"] for step in recorder.steps] == pytest.approx(exact["trajectory/loss"], rel=1e-9)
+    assert [step["grad_norm"] for step in recorder.steps] == pytest.approx(exact["trajectory/grad_norm"], rel=1e-9)
     for found, wanted in zip(recorder.steps, EXPECTED["steps"], strict=True):
         assert sorted(found["lrs"]) == pytest.approx(sorted(wanted["lrs"]))
-    for found, wanted in zip(recorder.steps[:2], EXPECTED["steps"], strict=False):
-        assert found["loss"] == pytest.approx(wanted["loss"], rel=1e-3)
-        assert found["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=1e-3)
+    for name, state in (("final_abs_mean", recorder.weights), ("ema_abs_mean", averaged)):
+        assert magnitudes(state, EXPECTED[name]) == pytest.approx(exact[f"trajectory/{name}"], rel=1e-9, abs=1e-9)
 
-    # Adam turns a gradient that is rounding noise into a full step, so from then on near ties among queries and matches
-    # fall either way. The bounds are twice what the authors' own code moves by when it uses one thread, not two.
-    for found, wanted in zip(recorder.steps[2:], EXPECTED["steps"][2:], strict=True):
-        assert found["loss"] == pytest.approx(wanted["loss"], rel=2 * 6.2e-2)
-    assert furthest(magnitudes(recorder.weights), EXPECTED["final_abs_mean"]) < 2 * 3.0e-4
-    assert furthest(magnitudes(averaged), EXPECTED["ema_abs_mean"]) < 2 * 3.0e-4
+
+def test_the_first_step_equals_the_reference_in_float32() -> None:
+    # Adam's first step turns a gradient that is rounding noise into a full one, so later steps differ from machine to
+    # machine, those of the authors' code as well: its gradient norm by 13 % at the third step.
+    recorder, _ = six_steps(torch.float32)
+    assert recorder.steps[0]["loss"] == pytest.approx(EXPECTED["steps"][0]["loss"], rel=1e-3)
+    assert recorder.steps[0]["grad_norm"] == pytest.approx(EXPECTED["steps"][0]["grad_norm"], rel=1e-3)
+    assert [step["loss"] for step in recorder.steps] == pytest.approx(
+        [step["loss"] for step in EXPECTED["steps"]], rel=0.1
+    )
