@@ -95,6 +95,12 @@ def test_evaluation_gives_the_numbers_of_training(straight_run: Path, tmp_path: 
     )
 
 
+def test_evaluation_refuses_more_decoder_layers_than_there_are(straight_run: Path, tmp_path: Path) -> None:
+    options = [f"run={straight_run}", "trainer=cpu", f"hydra.run.dir={tmp_path}"]
+    message = last_line(run("eval.py", *options, "num_eval_layers=9", expect=2))
+    assert "num_eval_layers=9: this model's decoder has layers 1 to 2" in message
+
+
 def test_a_resumed_run_ends_like_one_that_never_stopped(straight_run: Path, small_set: Path, tmp_path: Path) -> None:
     folder = tmp_path / "stopped"
     command = [sys.executable, str(ROOT / "train.py"), *TINY, *of_set(small_set)]
