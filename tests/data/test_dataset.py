@@ -6,7 +6,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import albumentations as A
 import numpy as np
 import pytest
 import torch
@@ -16,10 +15,11 @@ from torch.utils.data import DataLoader
 from rtdetrv2_train.batch import Batch
 from rtdetrv2_train.data.annotations import CocoAnnotations
 from rtdetrv2_train.data.dataset import DetectionDataset, collate, limit_threads
+from rtdetrv2_train.data.photometric import PhotometricDistortion
 from rtdetrv2_train.data.pipeline import TrainingPipeline
 from rtdetrv2_train.data.sampler import EvalBatchSampler, SampleRequest, TrainBatchSampler
 from rtdetrv2_train.data.schedule import AugmentationSchedule
-from rtdetrv2_train.data.transforms import IoUCrop, PhotometricDistortion, ZoomOut
+from rtdetrv2_train.data.transforms import HorizontalFlip, IoUCrop, ZoomOut
 from rtdetrv2_train.errors import UserError
 
 ALWAYS = AugmentationSchedule({}, 2, 2)
@@ -31,7 +31,7 @@ def strong() -> TrainingPipeline:
             "photometric": PhotometricDistortion(),
             "zoom_out": ZoomOut(),
             "iou_crop": IoUCrop(),
-            "flip": A.HorizontalFlip(),
+            "flip": HorizontalFlip(),
         }
     )
 
@@ -99,7 +99,7 @@ def test_augmentation_stops_on_time_in_workers_that_live_on(make_set: Any) -> No
     plain = {number: np.asarray(Image.open(annotations.path(number))) for number in range(4)}
     schedule = AugmentationSchedule({"flip": {"stop": 2}}, 4, 4)
     sampler = TrainBatchSampler(4, 2, 0, (48, 64), None, schedule)
-    pipeline = TrainingPipeline({"flip": A.HorizontalFlip(p=1.0)})
+    pipeline = TrainingPipeline({"flip": HorizontalFlip(p=1.0)})
     loader = batches(DetectionDataset(annotations, pipeline, schedule), sampler, workers=2)
     iterator = None
     for epoch in range(4):
