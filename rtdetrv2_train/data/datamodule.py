@@ -9,21 +9,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import albumentations as A
-import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
 
 from rtdetrv2_train.data.annotations import CocoAnnotations
-from rtdetrv2_train.data.dataset import DetectionDataset, collate, limit_threads
+from rtdetrv2_train.data.dataset import DetectionDataset
+from rtdetrv2_train.data.loader import BatchLoader, automatic_workers
 from rtdetrv2_train.data.pipeline import TrainingPipeline
 from rtdetrv2_train.data.sampler import SIZE_STEP, EvalBatchSampler, TrainBatchSampler
 from rtdetrv2_train.data.schedule import AugmentationSchedule
 from rtdetrv2_train.errors import UserError
 
 logger = logging.getLogger(__name__)
-
-# A worker makes some 60 strongly augmented images of 640 x 640 a second.
-_MOST_WORKERS = 16
 
 
 class CocoDataModule(LightningDataModule):
@@ -86,6 +82,8 @@ class CocoDataModule(LightningDataModule):
         if on_bad_image not in ("raise", "skip"):
             raise UserError(f"data.on_bad_image is '{on_bad_image}': give 'raise' or 'skip'")
         self.on_bad_image = on_bad_image
+        self._datasets: list[DetectionDataset] = []
+        self._done = (0, 0)  # epoch and its batches that a resumed run has seen
         self._train_annotations: CocoAnnotations | None = None
         self._val_annotations: CocoAnnotations | None = None
 
@@ -154,7 +152,7 @@ class CocoDataModule(LightningDataModule):
         """Number of classes."""
         return self.train_annotations.num_classes
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> BatchLoader:
         """Batches to train on, for the rank of the trainer that this is attached to."""
         annotations = self.train_annotations
         if not len(annotations.boxes):
@@ -170,15 +168,34 @@ class CocoDataModule(LightningDataModule):
             rank,
             world_size,
         )
+        batches.resume_at(*self._done)
         dataset = DetectionDataset(annotations, self.pipeline, self.schedule, self.seed, self.on_bad_image)
         return self._loader(dataset, batches)
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> BatchLoader:
         """Batches to evaluate on, for the rank of the trainer that this is attached to."""
         annotations = self.val_annotations
         rank, world_size = self._rank()
         batches = EvalBatchSampler(len(annotations), self.eval_batch_size, self.image_size, rank, world_size)
         return self._loader(DetectionDataset(annotations, seed=self.seed, on_bad_image=self.on_bad_image), batches)
+
+    def teardown(self, stage: str | None = None) -> None:
+        """Say how many images could not be read, where they were skipped."""
+        bad = sum(dataset.bad_image_count for dataset in self._datasets)
+        if bad:
+            logger.warning("%d images could not be read and were skipped; the log above names them", bad)
+        self._datasets.clear()
+
+    def state_dict(self) -> dict[str, int]:
+        """How far the run is: its epoch, and the batches of that epoch that were trained on."""
+        if self.trainer is None:
+            return {}
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        return {"epoch": self.trainer.current_epoch, "steps": progress.processed}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on where the run stopped, be it in the middle of an epoch."""
+        self._done = (state_dict["epoch"], state_dict["steps"])
 
     def _read(self, paths: Mapping[str, Path]) -> CocoAnnotations:
         annotations = CocoAnnotations.load(self.root / paths["annotations"], self.root / paths["images"])
@@ -211,30 +228,13 @@ class CocoDataModule(LightningDataModule):
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
 
-    def _worker_count(self) -> int:
-        if self.num_workers != "auto":
-            return int(self.num_workers)
-        local_processes = 1 if self.trainer is None else self.trainer.num_devices
-        return max(0, min(available_cores() // local_processes - 1, _MOST_WORKERS))
-
-    def _loader(self, dataset: DetectionDataset, batches: Any) -> DataLoader[Any]:
-        workers = self._worker_count()
-        return DataLoader(
-            dataset,
-            batch_sampler=batches,
-            num_workers=workers,
-            collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=limit_threads,
-            persistent_workers=workers > 0,
-        )
-
-
-def available_cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    def _loader(self, dataset: DetectionDataset, batches: Any) -> BatchLoader:
+        self._datasets.append(dataset)
+        if self.num_workers == "auto":
+            workers = automatic_workers(1 if self.trainer is None else self.trainer.num_devices)
+        else:
+            workers = int(self.num_workers)
+        return BatchLoader(dataset, batches, workers)
 
 
 def _paths(name: str, paths: Mapping[str, str]) -> dict[str, Path]:

@@ -208,9 +208,3 @@ def collate(samples: Sequence[Sample]) -> Batch:
         ]
     )
     return Batch(torch.from_numpy(images), targets)
-
-
-def limit_threads(worker: int) -> None:
-    """Keep a data loader worker to one thread: the workers themselves are what runs in parallel."""
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)

@@ -119,6 +119,11 @@ class TrainBatchSampler(Sampler[list[SampleRequest]]):
         self.rank = rank
         self.world_size = world_size
         self.drop_last = drop_last
+        self._done = (0, 0)
+
+    def resume_at(self, epoch: int, steps: int) -> None:
+        """Leave out the first batches of an epoch: a run that was stopped in the middle of it has seen them."""
+        self._done = (epoch, steps)
 
     def set_epoch(self, epoch: int) -> None:
         """Announce the epoch, counted from 0, that the next iteration belongs to."""
@@ -135,7 +140,7 @@ class TrainBatchSampler(Sampler[list[SampleRequest]]):
     def __iter__(self) -> Iterator[list[SampleRequest]]:
         order, epoch = self.sampler.order(), self.sampler.epoch
         total = self.batch_size * self.world_size
-        for step in range(len(self)):
+        for step in range(self._done[1] if epoch == self._done[0] else 0, len(self)):
             height, width = self.batch_image_size(step)
             first = step * total + self.rank * self.batch_size
             yield [

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from rtdetrv2_train.batch import Batch
 from rtdetrv2_train.data.annotations import CocoAnnotations
-from rtdetrv2_train.data.dataset import DetectionDataset, collate, limit_threads
+from rtdetrv2_train.data.dataset import DetectionDataset, collate
+from rtdetrv2_train.data.loader import BatchLoader
 from rtdetrv2_train.data.photometric import PhotometricDistortion
 from rtdetrv2_train.data.pipeline import TrainingPipeline
 from rtdetrv2_train.data.sampler import EvalBatchSampler, SampleRequest, TrainBatchSampler
@@ -36,15 +36,8 @@ def strong() -> TrainingPipeline:
     )
 
 
-def batches(dataset: DetectionDataset, sampler: Any, workers: int = 0) -> DataLoader[Any]:
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=workers,
-        collate_fn=collate,
-        worker_init_fn=limit_threads,
-        persistent_workers=workers > 0,
-    )
+def batches(dataset: DetectionDataset, sampler: Any, workers: int = 0) -> BatchLoader:
+    return BatchLoader(dataset, sampler, workers)
 
 
 def test_evaluation_gives_resized_bytes_and_normalised_boxes(make_set: Any) -> None:
@@ -82,6 +75,19 @@ def test_the_number_of_workers_changes_nothing(make_set: Any) -> None:
             assert torch.equal(batch.targets.boxes, expected.targets.boxes)
             assert torch.equal(batch.targets.image_ids, expected.targets.image_ids)
     assert not any(torch.equal(first.images, second.images) for first, second in pairwise(runs[0]))
+
+
+def test_two_processes_see_the_pixels_of_one(make_set: Any) -> None:
+    annotations = CocoAnnotations.load(*make_set(8))
+    dataset = DetectionDataset(annotations, strong(), ALWAYS, seed=7)
+    alone = TrainBatchSampler(8, 4, 7, (64, 64), [480, 640, 800], ALWAYS)
+    ranks = [TrainBatchSampler(8, 2, 7, (64, 64), [480, 640, 800], ALWAYS, rank, 2) for rank in (0, 1)]
+    for epoch in (0, 1):
+        for sampler in (alone, *ranks):
+            sampler.set_epoch(epoch)
+        for expected, *parts in zip(*(batches(dataset, sampler) for sampler in (alone, *ranks)), strict=True):
+            assert torch.equal(torch.cat([part.images for part in parts]), expected.images)
+            assert torch.equal(torch.cat([part.targets.boxes for part in parts]), expected.targets.boxes)
 
 
 def test_seed_and_repetition_change_the_augmentation(make_set: Any) -> None:
