@@ -150,7 +150,8 @@ def report(name: str, figures: list[dict[str, float]]) -> None:
     """Print medians."""
     middle = {key: statistics.median(each[key] for each in figures) for key in figures[0]}
     print(
-        f"{name}: {middle['seconds']:.2f} s ({middle['busy']:.2f} s of the processor), peak memory {middle['peak']:.0f} MB, "
+        f"{name}: {middle['seconds']:.2f} s ({middle['busy']:.2f} s of the processor), "
+        f"peak memory {middle['peak']:.0f} MB; "
         f"afterwards {middle['grown']:.0f} MB more than before ({middle['resident']:.0f} MB in all)"
     )
 

@@ -15,7 +15,7 @@ from rtdetrv2_train.data.annotations import CocoAnnotations
 from rtdetrv2_train.data.dataset import DetectionDataset
 from rtdetrv2_train.data.loader import BatchLoader, automatic_workers
 from rtdetrv2_train.data.pipeline import TrainingPipeline
-from rtdetrv2_train.data.sampler import SIZE_STEP, EvalBatchSampler, TrainBatchSampler
+from rtdetrv2_train.data.sampler import SIZE_STEP, EvalBatchSampler, TrainBatchSampler, repeat_factors
 from rtdetrv2_train.data.schedule import AugmentationSchedule
 from rtdetrv2_train.errors import UserError
 
@@ -45,6 +45,8 @@ class CocoDataModule(LightningDataModule):
             most 16.
         seed: of shuffling, batch sizes and augmentation.
         on_bad_image: ``raise`` or ``skip`` (see `DetectionDataset`).
+        repeat_threshold: images of classes in less than this share of all images are seen more often in training (see
+            `repeat_factors`); None: all equally often.
 
     Raises:
         UserError: if an argument makes no sense.
@@ -66,6 +68,7 @@ class CocoDataModule(LightningDataModule):
         num_workers: int | Literal["auto"] = "auto",
         seed: int = 0,
         on_bad_image: Literal["raise", "skip"] = "raise",
+        repeat_threshold: float | None = None,
     ) -> None:
         super().__init__()
         self.root = Path(root)
@@ -82,6 +85,9 @@ class CocoDataModule(LightningDataModule):
         if on_bad_image not in ("raise", "skip"):
             raise UserError(f"data.on_bad_image is '{on_bad_image}': give 'raise' or 'skip'")
         self.on_bad_image = on_bad_image
+        if repeat_threshold is not None and not 0 < repeat_threshold <= 1:
+            raise UserError(f"data.repeat_threshold is {repeat_threshold}: give a share above 0 and up to 1, or null")
+        self.repeat_threshold = repeat_threshold
         self._datasets: list[DetectionDataset] = []
         self._done = (0, 0)  # epoch and its batches that a resumed run has seen
         self._train_annotations: CocoAnnotations | None = None
@@ -167,6 +173,7 @@ class CocoDataModule(LightningDataModule):
             self.schedule,
             rank,
             world_size,
+            repeats=None if self.repeat_threshold is None else repeat_factors(annotations, self.repeat_threshold),
         )
         batches.resume_at(*self._done)
         dataset = DetectionDataset(annotations, self.pipeline, self.schedule, self.seed, self.on_bad_image)

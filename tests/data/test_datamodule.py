@@ -129,6 +129,7 @@ def test_a_set_without_boxes_cannot_be_trained_on(make_set: Any, tmp_path: Path)
         ({"multiscale": [480, "x"]}, r"data\.multiscale is 'x'"),
         ({"batch_size": 0}, r"data\.batch_size is 0"),
         ({"num_workers": "many"}, r"data\.num_workers is 'many'"),
+        ({"repeat_threshold": 2}, r"data\.repeat_threshold is 2"),
         ({"seed": -1}, r"data\.seed is -1"),
         ({"on_bad_image": "ignore"}, r"data\.on_bad_image is 'ignore'"),
         ({"train": {"images": "train"}}, r"data\.train\.annotations is not set"),
