@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -11,16 +12,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from rtdetrv2_train.data.annotations import CocoAnnotations
-from rtdetrv2_train.data.images import StoredImage, read_image
+from rtdetrv2_train.data.images import StoredImage
 from rtdetrv2_train.data.photometric import Distortion, PhotometricDistortion, mean_grey
 from rtdetrv2_train.data.pipeline import TrainingPipeline, Transform
 from rtdetrv2_train.data.placement import Placement
 from rtdetrv2_train.data.transforms import HorizontalFlip, IoUCrop, Move, ZoomOut
 from rtdetrv2_train.errors import UserError
+from tests.data.distribution import FIGURES_FILE, Labelled, described, photographs, reference_figures
 
 STRONG: dict[str, Callable[[], Transform]] = {
     "photometric": PhotometricDistortion,
@@ -304,91 +304,35 @@ def test_the_coins_of_different_transforms_are_independent() -> None:
     assert np.abs(counts - 150).max() < 44
 
 
-class ReferenceIoUCrop(v2.RandomIoUCrop):
-    """Torchvision's crop with the reference's probability."""
-
-    def forward(self, *inputs: Any) -> Any:
-        return super().forward(*inputs) if torch.rand(1) < 0.8 else inputs
-
-
-def reference(size: tuple[int, int]) -> Callable[..., Any]:
-    """The reference's operators."""
-    return v2.Compose(
-        [
-            v2.RandomPhotometricDistort(p=0.5),
-            v2.RandomZoomOut(fill=0),
-            ReferenceIoUCrop(),
-            v2.SanitizeBoundingBoxes(min_size=1),
-            v2.RandomHorizontalFlip(),
-            v2.Resize(size),
-            v2.SanitizeBoundingBoxes(min_size=1),
-        ]
-    )
-
-
-Labelled = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]
-
-
-def differences(samples: list[Labelled], size: tuple[int, int], count: int) -> NDArray[np.float64]:
-    """Means over ``count`` draws of each side, as differences in units of their standard error."""
-    theirs = reference(size)
+def our_figures(samples: list[Labelled], size: tuple[int, int], count: int) -> NDArray[np.float64]:
     pipeline = TrainingPipeline({name: make() for name, make in STRONG.items()})
-    torch.manual_seed(0)
-    figures: list[list[list[float]]] = [[], []]
+    figures = []
     for seed in range(count):
         image, boxes, labels = samples[seed % len(samples)]
-        target = {
-            "boxes": tv_tensors.BoundingBoxes(torch.from_numpy(boxes), format="XYXY", canvas_size=image.shape[:2]),
-            "labels": torch.from_numpy(labels),
-        }
-        their_image, their_target = theirs(Image.fromarray(image), target)
-        their_boxes = their_target["boxes"].numpy() / [size[1], size[0], size[1], size[0]]
-        our_image, our_boxes, _ = through(pipeline, image, boxes, labels, size=size, seed=[seed])
-        figures[0].append(described(np.asarray(their_image, dtype=float), their_boxes))
-        figures[1].append(described(our_image.astype(float), our_boxes))
-    reference_figures, our_figures = np.array(figures[0]), np.array(figures[1])
-    standard_error = np.sqrt((reference_figures.var(axis=0) + our_figures.var(axis=0)) / count)
-    z: NDArray[np.float64] = (reference_figures.mean(axis=0) - our_figures.mean(axis=0)) / standard_error
-    return z
-
-
-def described(pixels: NDArray[np.float64], boxes: NDArray[np.float64]) -> list[float]:
-    """What photometric distortion, zoom-out, crop and flip each change."""
-    sides = boxes[:, 2:] - boxes[:, :2]
-    return [
-        len(boxes),
-        sides.prod(axis=1).sum(),
-        np.log(sides[:, 0] / sides[:, 1]).sum(),
-        boxes[:, 0].sum(),
-        boxes[:, 3].sum(),
-        pixels.mean(),
-        pixels.std(),
-        pixels.std(axis=2).mean(),
-        (pixels.max(axis=2) == 0).mean(),
-    ]
+        pixels, left, _ = through(pipeline, image, boxes, labels, size=size, seed=[seed])
+        figures.append(described(pixels, left))
+    return np.array(figures)
 
 
 def test_the_strong_pipeline_has_the_distribution_of_torchvisions() -> None:
     """Means over 400 samples of each, which may differ by four standard errors of the difference."""
-    z = differences([(picture(seed), BOXES, LABELS) for seed in range(20)], (48, 72), 400)
+    samples = [(picture(seed), BOXES, LABELS) for seed in range(20)]
+    ours, theirs = our_figures(samples, (48, 72), 400), reference_figures(samples, (48, 72), 400)
+    standard_error = np.sqrt((theirs.var(axis=0) + ours.var(axis=0)) / 400)
+    z = (ours.mean(axis=0) - theirs.mean(axis=0)) / standard_error
     assert np.abs(z).max() < 4, z
 
 
 def test_on_photographs_the_distribution_is_that_of_torchvisions(shared_data: Path) -> None:
-    """2,000 draws of each; photographs are shrunk first, to save time.
+    """Means over 2,000 samples of each; torchvision's were computed once, see distribution.py.
 
     Four standard errors of the difference are allowed: nine figures stay within them in 999 of 1,000 seeds if the
     distributions are the same, and a mean that is off by a sixth of its spread from image to image does not.
     """
-    folder = shared_data / "tiny_coco"
-    annotations = CocoAnnotations.load(folder / "annotations/instances_train2017.json", folder / "train2017")
-    samples = []
-    for index in range(len(annotations)):
-        image = read_image(annotations.path(index))[::5, ::5].copy()
-        boxes, labels = annotations.targets(index)
-        boxes = (boxes / 5).clip(0, [image.shape[1], image.shape[0]] * 2).astype(np.float32)
-        samples.append((image, boxes, labels))
-    z = differences(samples, (96, 96), 2000)
+    expected = json.loads(FIGURES_FILE.read_text())
+    ours = our_figures(photographs(shared_data / "tiny_coco"), tuple(expected["size"]), expected["draws"])
+    standard_error = np.sqrt((np.array(expected["variances"]) + ours.var(axis=0)) / expected["draws"])
+    z = (ours.mean(axis=0) - expected["means"]) / standard_error
     assert np.abs(z).max() < 4, z
 
 
