@@ -12,10 +12,12 @@ import albumentations as A
 from lightning.pytorch import LightningDataModule
 
 from rtdetrv2_train.data.annotations import CocoAnnotations
+from rtdetrv2_train.data.cache import ImageCache, cache_file
 from rtdetrv2_train.data.dataset import DetectionDataset
+from rtdetrv2_train.data.index import cache_folder
 from rtdetrv2_train.data.loader import BatchLoader, automatic_workers
 from rtdetrv2_train.data.pipeline import TrainingPipeline
-from rtdetrv2_train.data.sampler import SIZE_STEP, EvalBatchSampler, TrainBatchSampler, repeat_factors
+from rtdetrv2_train.data.sampler import SIZE_STEP, EvalBatchSampler, TrainBatchSampler, repeat_factors, scaled_size
 from rtdetrv2_train.data.schedule import AugmentationSchedule
 from rtdetrv2_train.errors import UserError
 
@@ -47,6 +49,7 @@ class CocoDataModule(LightningDataModule):
         on_bad_image: ``raise`` or ``skip`` (see `DetectionDataset`).
         repeat_threshold: images of classes in less than this share of all images are seen more often in training (see
             `repeat_factors`); None: all equally often.
+        cache: ``ram`` or ``disk``: keep decoded training images there (see `ImageCache`); None: decode them each time.
 
     Raises:
         UserError: if an argument makes no sense.
@@ -69,6 +72,7 @@ class CocoDataModule(LightningDataModule):
         seed: int = 0,
         on_bad_image: Literal["raise", "skip"] = "raise",
         repeat_threshold: float | None = None,
+        cache: Literal["ram", "disk"] | None = None,
     ) -> None:
         super().__init__()
         self.root = Path(root)
@@ -88,6 +92,9 @@ class CocoDataModule(LightningDataModule):
         if repeat_threshold is not None and not 0 < repeat_threshold <= 1:
             raise UserError(f"data.repeat_threshold is {repeat_threshold}: give a share above 0 and up to 1, or null")
         self.repeat_threshold = repeat_threshold
+        if cache not in ("ram", "disk", None):
+            raise UserError(f"data.cache is '{cache}': give 'ram', 'disk' or null")
+        self.cache = cache
         self._datasets: list[DetectionDataset] = []
         self._done = (0, 0)  # epoch and its batches that a resumed run has seen
         self._train_annotations: CocoAnnotations | None = None
@@ -176,7 +183,8 @@ class CocoDataModule(LightningDataModule):
             repeats=None if self.repeat_threshold is None else repeat_factors(annotations, self.repeat_threshold),
         )
         batches.resume_at(*self._done)
-        dataset = DetectionDataset(annotations, self.pipeline, self.schedule, self.seed, self.on_bad_image)
+        cache = self._image_cache(annotations)
+        dataset = DetectionDataset(annotations, self.pipeline, self.schedule, self.seed, self.on_bad_image, cache)
         return self._loader(dataset, batches)
 
     def val_dataloader(self) -> BatchLoader:
@@ -234,6 +242,14 @@ class CocoDataModule(LightningDataModule):
         if self.trainer is None:
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
+
+    def _image_cache(self, annotations: CocoAnnotations) -> ImageCache | None:
+        if self.cache is None:
+            return None
+        sizes = [self.image_size, *(scaled_size(self.image_size, scale) for scale in self.multiscale)]
+        largest = (max(height for height, _ in sizes), max(width for _, width in sizes))
+        file = cache_file(annotations, largest, cache_folder()) if self.cache == "disk" else None
+        return ImageCache(annotations, largest, file)
 
     def _loader(self, dataset: DetectionDataset, batches: Any) -> BatchLoader:
         self._datasets.append(dataset)

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from rtdetrv2_train.batch import Batch, Targets
 from rtdetrv2_train.boxes import xyxy_to_cxcywh
 from rtdetrv2_train.data.annotations import CocoAnnotations
+from rtdetrv2_train.data.cache import ImageCache
 from rtdetrv2_train.data.images import ImageArray, StoredImage, UnreadableImageError, read_image, resize_for_evaluation
 from rtdetrv2_train.data.pipeline import TrainingPipeline
 from rtdetrv2_train.data.sampler import SampleRequest
@@ -73,6 +74,7 @@ class DetectionDataset(Dataset[Sample]):
         on_bad_image: what to do about a missing or damaged image. ``raise``: stop. ``skip``: say so once, and put
             another image in its place for training, or a black one without detections for evaluation, so that the
             figures stay those of the whole set.
+        cache: of decoded images, for training.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class DetectionDataset(Dataset[Sample]):
         schedule: AugmentationSchedule | None = None,
         seed: int = 0,
         on_bad_image: Literal["raise", "skip"] = "raise",
+        cache: ImageCache | None = None,
     ) -> None:
         if pipeline is not None and schedule is None:
             raise ValueError("a pipeline needs a schedule")
@@ -90,6 +93,7 @@ class DetectionDataset(Dataset[Sample]):
         self.schedule = schedule
         self.seed = seed
         self.on_bad_image = on_bad_image
+        self.cache = cache
         # In shared memory: what a worker marks is seen by all workers and by the main process.
         self._bad = torch.zeros(len(annotations), dtype=torch.bool).share_memory_()
         self._resized = torch.zeros(len(annotations), dtype=torch.bool).share_memory_()
@@ -124,7 +128,7 @@ class DetectionDataset(Dataset[Sample]):
     def _training_sample(self, index: int, request: SampleRequest) -> Sample:
         assert self.pipeline is not None
         assert self.schedule is not None
-        image = StoredImage.read(self.annotations.path(index))
+        image = StoredImage.read(self.annotations.path(index)) if self.cache is None else self.cache.read(index)
         boxes, labels = self._boxes_within(index, image.height, image.width)
         active = [name for name in self.pipeline.transforms if self.schedule.active(name, request.epoch)]
         size = (request.height, request.width)

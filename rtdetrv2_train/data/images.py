@@ -22,6 +22,10 @@ _MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**27)
 _DECODER_ERRORS = (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
+# What a JPEG can be shrunk by while it is decoded.
+SHRINKS = (8, 4, 2)
+
+
 class UnreadableImageError(Exception):
     """An image file is missing, damaged, cut short, or not an image; the message is the reason."""
 
@@ -34,16 +38,19 @@ class StoredImage:
         width: in pixels.
     """
 
-    def __init__(self, height: int, width: int, jpeg: bytes | None, pixels: ImageArray | None) -> None:
+    def __init__(
+        self, height: int, width: int, jpeg: bytes | None = None, pixels: ImageArray | None = None, shrink: int = 1
+    ) -> None:
         self.height = height
         self.width = width
         self._jpeg = jpeg
         self._pixels = pixels
+        self._shrink = shrink
 
     @classmethod
     def of_pixels(cls, pixels: ImageArray) -> StoredImage:
         """An image that is decoded already, uint8 ``[H, W, 3]``."""
-        return cls(pixels.shape[0], pixels.shape[1], None, pixels)
+        return cls(pixels.shape[0], pixels.shape[1], pixels=pixels)
 
     @classmethod
     def read(cls, path: Path) -> StoredImage:
@@ -62,7 +69,7 @@ class StoredImage:
             return cls.of_pixels(_decode_with_pillow(content))
         if colours not in _JPEG_COLOURS or height * width > _MOST_PIXELS:
             return cls.of_pixels(_decode_with_pillow(content))
-        return cls(height, width, content, None)
+        return cls(height, width, jpeg=content)
 
     def decode(self, shrink: int = 1) -> tuple[ImageArray, int]:
         """The pixels, possibly averaged over squares of ``shrink`` pixels, which JPEGs give at less cost.
@@ -71,14 +78,15 @@ class StoredImage:
             shrink: 1, 2, 4 or 8.
 
         Returns:
-            uint8 ``[ceil(H / s), ceil(W / s), 3]``, and s: ``shrink`` or 1.
+            uint8 ``[ceil(H / s), ceil(W / s), 3]``, and s: ``shrink`` for a JPEG, or 1 if only Pillow could decode it;
+            for others what they are kept at, mostly 1.
 
         Raises:
             UnreadableImageError: if the image is damaged.
         """
         if self._jpeg is None:
             assert self._pixels is not None
-            return self._pixels, 1
+            return self._pixels, self._shrink
         sides = {"min_height": -(-self.height // shrink), "min_width": -(-self.width // shrink)} if shrink > 1 else {}
         try:
             return as_bytes(simplejpeg.decode_jpeg(self._jpeg, "RGB", min_factor=shrink, **sides)), shrink

@@ -80,10 +80,15 @@ def _beside(annotation_file: Path) -> Path:
 
 
 def _in_cache(annotation_file: Path) -> Path:
-    home = os.environ.get("HOME")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or (Path(home) / ".cache" if home else tempfile.gettempdir()))
     path = annotation_file.resolve()
-    return cache / "rtdetrv2_train" / f"{path.name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.index"
+    return cache_folder() / f"{path.name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.index"
+
+
+def cache_folder() -> Path:
+    """This user's folder for what can be made again."""
+    home = os.environ.get("HOME")
+    base = Path(os.environ.get("XDG_CACHE_HOME") or (Path(home) / ".cache" if home else tempfile.gettempdir()))
+    return base / "rtdetrv2_train"
 
 
 def _opened(place: Path, key: Mapping[str, Any], image_folder: Path) -> ColumnFile | None:

@@ -9,14 +9,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdetrv2_train.data.images import ImageArray, StoredImage, as_bytes, resize_for_training
+from rtdetrv2_train.data.images import SHRINKS, ImageArray, StoredImage, as_bytes, resize_for_training
 
 BoxArray = NDArray[np.float64]
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom
 Colour = tuple[int, int, int]
-
-# By which a JPEG can be shrunk while it is decoded.
-_SHRINKS = (8, 4, 2)
 
 
 class PixelChange(Protocol):
@@ -91,7 +88,7 @@ class Placement:
         factor = min(
             (self.content[2] - self.content[0]) / (right - left), (self.content[3] - self.content[1]) / (bottom - top)
         )
-        pixels, shrink = image.decode(next((shrink for shrink in _SHRINKS if shrink <= factor), 1))
+        pixels, shrink = image.decode(next((shrink for shrink in SHRINKS if shrink <= factor), 1))
         first_column, first_row = self.content[0] // shrink, self.content[1] // shrink
         part = pixels[first_row : -(-self.content[3] // shrink), first_column : -(-self.content[2] // shrink)]
         scale = np.array([(right - left) / part.shape[1], (bottom - top) / part.shape[0]] * 2)

@@ -129,6 +129,7 @@ def test_a_set_without_boxes_cannot_be_trained_on(make_set: Any, tmp_path: Path)
         ({"multiscale": [480, "x"]}, r"data\.multiscale is 'x'"),
         ({"batch_size": 0}, r"data\.batch_size is 0"),
         ({"num_workers": "many"}, r"data\.num_workers is 'many'"),
+        ({"cache": "gpu"}, r"data\.cache is 'gpu'"),
         ({"repeat_threshold": 2}, r"data\.repeat_threshold is 2"),
         ({"seed": -1}, r"data\.seed is -1"),
         ({"on_bad_image": "ignore"}, r"data\.on_bad_image is 'ignore'"),
@@ -192,6 +193,21 @@ def test_a_transform_can_be_switched_off_from_the_command_line(root: Path) -> No
     config.augment.transforms.zoom_out = None
     data = hydra.utils.instantiate(config.data, batch_size=2)
     assert list(data.pipeline.transforms) == ["photometric", "iou_crop", "flip"]
+
+
+def test_the_data_module_makes_the_cache_and_the_repeats(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    plain, cached = (build(root, multiscale=[640, 800], cache=place).train_dataloader() for place in (None, "disk"))
+    assert all(torch.equal(a.images, b.images) for a, b in zip(plain, cached, strict=True))
+    assert [file.suffix for file in (tmp_path / "cache/rtdetrv2_train").iterdir()] == [".images"]
+    content = json.loads((root / "train.json").read_text())
+    content["annotations"] = content["annotations"][:1]
+    (root / "train.json").write_text(json.dumps(content))
+    assert len(plain) == 3
+    # One image of six has the rare class: it is seen sqrt(1 / (1 / 6)) = 2.4 times, seven images in all.
+    assert sum(len(batch) for batch in build(root, batch_size=1, repeat_threshold=1.0).train_dataloader()) == 7
 
 
 def test_light_augmentation_flips_only(root: Path) -> None:
