@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import albumentations as A
 from lightning.pytorch import LightningDataModule
 
 from rtdetrv2_train.data.annotations import CocoAnnotations
@@ -16,7 +15,7 @@ from rtdetrv2_train.data.cache import ImageCache, cache_file
 from rtdetrv2_train.data.dataset import DetectionDataset
 from rtdetrv2_train.data.index import cache_folder
 from rtdetrv2_train.data.loader import BatchLoader, automatic_workers
-from rtdetrv2_train.data.pipeline import TrainingPipeline
+from rtdetrv2_train.data.pipeline import TrainingPipeline, Transform
 from rtdetrv2_train.data.sampler import SIZE_STEP, EvalBatchSampler, TrainBatchSampler, repeat_factors, scaled_size
 from rtdetrv2_train.data.schedule import AugmentationSchedule
 from rtdetrv2_train.errors import UserError
@@ -61,7 +60,7 @@ class CocoDataModule(LightningDataModule):
         train: Mapping[str, str],
         val: Mapping[str, str],
         image_size: Sequence[int],
-        transforms: Mapping[str, A.BasicTransform | None],
+        transforms: Mapping[str, Transform | None],
         schedule: Mapping[str, Mapping[str, int | None] | None],
         reference_epochs: int,
         max_epochs: int,

@@ -273,6 +273,16 @@ def test_transforms_of_albumentations_see_what_was_done_before_them() -> None:
     assert with_spy[2].tolist() == LABELS.tolist()
 
 
+def test_canvases_of_two_colours_each_keep_theirs() -> None:
+    moves = {name: ZoomOut(p=1.0, side_range=(2, 2), fill=fill) for name, fill in (("a", (9, 8, 7)), ("b", 50))}
+    image, boxes, labels = through(TrainingPipeline(moves), np.full((60, 90, 3), 200, dtype=np.uint8), size=(240, 360))
+    colours, counts = np.unique(image.reshape(-1, 3), axis=0, return_counts=True)
+    assert colours.tolist() == [[9, 8, 7], [50, 50, 50], [200, 200, 200]]
+    assert (counts / (60 * 90)).tolist() == [3, 12, 1]
+    np.testing.assert_allclose((boxes[:, 2:] - boxes[:, :2]) * [360, 240], BOXES[:, 2:] - BOXES[:, :2], atol=1e-3)
+    assert labels.tolist() == LABELS.tolist()
+
+
 def test_a_photometric_distortion_after_a_canvas_changes_the_canvas_too() -> None:
     transforms = {"zoom_out": ZoomOut(p=1.0, side_range=(2, 2), fill=100), "photometric": PhotometricDistortion(p=1.0)}
     pipeline = TrainingPipeline(transforms)
