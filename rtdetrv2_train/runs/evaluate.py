@@ -77,7 +77,7 @@ def evaluate(config: DictConfig) -> CocoMetrics | None:
         criterion=instantiate(config.model.criterion),
         recipe=build_recipe(config.recipe),
         parameter_rules={},
-        evaluator=CocoEvaluator(data.val_annotations.ground_truth(), category_ids),
+        evaluator=CocoEvaluator(data.val_annotations.ground_truth(), category_ids, config.evaluation.backend),
         max_detections=config.max_detections,
     )
     if trainer.is_global_zero:

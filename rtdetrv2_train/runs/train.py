@@ -79,7 +79,7 @@ def train(config: DictConfig) -> float | None:
         criterion=instantiate(config.model.criterion),
         recipe=build_recipe(config.recipe),
         parameter_rules=plain(config.model.parameter_rules),
-        evaluator=CocoEvaluator(data.val_annotations.ground_truth(), data.category_ids),
+        evaluator=CocoEvaluator(data.val_annotations.ground_truth(), data.category_ids, config.evaluation.backend),
         from_scratch=not pretrained,
         seed=config.seed,
         card=card,
