@@ -26,8 +26,8 @@ class Counted:
 
     Attributes:
         summary: the twelve numbers, in pycocotools' order.
-        precision: ``[T, R, K, A, M]``, at each recall from 0 to 1 in steps of 0.01; -1 where there is nothing to measure.
-        recall: ``[T, K, A, M]``, the highest one; -1 where there is nothing to measure.
+        precision: ``[T, R, K, A, M]``, at recalls from 0 to 1 in steps of 0.01; -1 where nothing is to be found.
+        recall: ``[T, K, A, M]``, the highest one; -1 where nothing is to be found.
     """
 
     summary: list[float]
