@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
+from rich.console import Console
 
 from rtdetrv2_train.data.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.evaluation.advice import worst_classes
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.evaluation.metrics import CocoMetrics
+from rtdetrv2_train.evaluation.table import print_advice
 from rtdetrv2_train.runs.build import (
     build_recipe,
     build_trainer,
@@ -21,6 +25,7 @@ from rtdetrv2_train.runs.build import (
 from rtdetrv2_train.runs.configuration import command_line_overrides, save_and_print, with_saved
 from rtdetrv2_train.runs.folders import newest_run, run_folder_of
 from rtdetrv2_train.runs.model_config import build_detector, use_decoder_layers
+from rtdetrv2_train.runs.report import report
 from rtdetrv2_train.training.callbacks import ValidationPictures
 from rtdetrv2_train.training.module import DetectionModule
 from rtdetrv2_train.training.progress import Progress
@@ -85,5 +90,10 @@ def evaluate(config: DictConfig) -> CocoMetrics | None:
     trainer.validate(module, datamodule=data, verbose=False)
     if trainer.is_global_zero and module.metrics is not None:
         save_and_print_metrics(module.metrics, output)
+        title = f"{Path(source).name}, evaluated"
+        facts = {"model": str(config.model.name), "weights": str(source)}
+        analysis = report(output, title, module.evaluator, data.val_annotations, model, data.image_size, facts)
+        print_advice(worst_classes(analysis))
+        Console().print(f"{'report':16} {os.path.relpath(output / 'report.html')}", soft_wrap=True)
         return module.metrics
     return None
