@@ -93,12 +93,12 @@ def _by_class(
 ) -> Figure:
     figure, axes = _figure()
     few = len(of_classes) <= _MOST_IN_LEGEND
-    strength = {"linewidth": 1.6, "alpha": 1.0} if few else {"linewidth": 1, "alpha": 0.5}
+    linewidth, alpha = (1.6, 1.0) if few else (1.0, 0.5)
     for k, (curves, y) in enumerate(zip(analysis.curves, of_classes, strict=True)):
         if curves.num_boxes:
             colour = [channel / 255 for channel in class_colour(k)]
             name = analysis.boxes.class_names[k] if few else None
-            axes.plot(x, y, color=colour, label=name, gid=f"class-{k}", **strength)
+            axes.plot(x, y, color=colour, label=name, gid=f"class-{k}", linewidth=linewidth, alpha=alpha)
     axes.plot(x, together, color=_INK, linewidth=2, linestyle="--", label="all boxes")
     axes.set(xlabel=across, ylabel=up, xlim=(0, 1), ylim=(0, 1.02))
     axes.legend(loc="best", fontsize=9)
@@ -119,6 +119,8 @@ def _ap_by_epoch(history: Sequence[Mapping[str, float]]) -> Figure:
 def _losses_by_epoch(history: Sequence[Mapping[str, float]]) -> dict[str, Figure]:
     charts = {}
     for key, title in _LOSSES.items():
+        if not any(f"loss/{key}" in entry for entry in history):
+            continue
         figure, axes = _figure()
         for name, label, colour in ((f"loss/{key}", "training", _ACCENT), (f"val/loss_{key}", "validation", _SECOND)):
             known = [entry for entry in history if name in entry]

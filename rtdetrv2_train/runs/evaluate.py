@@ -25,7 +25,7 @@ from rtdetrv2_train.runs.build import (
 from rtdetrv2_train.runs.configuration import command_line_overrides, save_and_print, with_saved
 from rtdetrv2_train.runs.folders import newest_run, run_folder_of
 from rtdetrv2_train.runs.model_config import build_detector, use_decoder_layers
-from rtdetrv2_train.runs.report import report
+from rtdetrv2_train.runs.report import history_of, report
 from rtdetrv2_train.training.callbacks import ValidationPictures
 from rtdetrv2_train.training.module import DetectionModule
 from rtdetrv2_train.training.progress import Progress
@@ -49,7 +49,8 @@ def evaluate(config: DictConfig) -> CocoMetrics | None:
         raise UserError("nothing to evaluate: give run=runs/... or checkpoint=...")
     source = str(newest_run(config.run)) if config.run else config.checkpoint
     checkpoint = read_checkpoint(source)
-    if folder := run_folder_of(source):
+    folder = run_folder_of(source)
+    if folder:
         config = with_saved(config, folder, ("model", "data", "augment", "recipe"), command_line_overrides())
 
     # classes come from the checkpoint, so the training set need not be there
@@ -90,9 +91,10 @@ def evaluate(config: DictConfig) -> CocoMetrics | None:
     trainer.validate(module, datamodule=data, verbose=False)
     if trainer.is_global_zero and module.metrics is not None:
         save_and_print_metrics(module.metrics, output)
-        title = f"{Path(source).name}, evaluated"
         facts = {"model": str(config.model.name), "weights": str(source)}
-        analysis = report(output, title, module.evaluator, data.val_annotations, model, data.image_size, facts)
+        history = history_of(folder) if folder else []
+        title = "/".join(Path(source).parts[-2:])
+        analysis = report(output, title, module.evaluator, data.val_annotations, model, data.image_size, facts, history)
         print_advice(worst_classes(analysis))
         Console().print(f"{'report':16} {os.path.relpath(output / 'report.html')}", soft_wrap=True)
         return module.metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -60,6 +61,12 @@ def report(
     write_report(folder / "report.html", analysis, subject)
     save_json(folder / "analysis.json", analysis.as_dict())
     return analysis
+
+
+def history_of(folder: Path) -> list[dict[str, float]]:
+    """The metrics of each epoch of a run; none where it kept no history."""
+    path = folder / "history.json"
+    return list(json.loads(path.read_text())) if path.exists() else []
 
 
 def speed_and_size(model: nn.Module, image_size: tuple[int, int]) -> dict[str, str]:

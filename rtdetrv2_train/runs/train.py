@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from pathlib import Path
@@ -35,7 +34,7 @@ from rtdetrv2_train.runs.configuration import (
 )
 from rtdetrv2_train.runs.folders import newest_run, run_folder_of
 from rtdetrv2_train.runs.model_config import build_detector
-from rtdetrv2_train.runs.report import report
+from rtdetrv2_train.runs.report import history_of, report
 from rtdetrv2_train.training.callbacks import ValidationPictures
 from rtdetrv2_train.training.hyperparameters import log_hyperparameters
 from rtdetrv2_train.training.module import DetectionModule
@@ -118,7 +117,7 @@ def _finish(
         module.model,
         data.image_size,
         _facts(config, data),
-        _history(folder),
+        history_of(folder),
     )
     print_advice(worst_classes(analysis))
     log_hyperparameters(trainer.loggers, config, module.metrics)
@@ -138,11 +137,6 @@ def _facts(config: DictConfig, data: CocoDataModule) -> dict[str, str]:
         "started from": str(config.init_from or config.model.pretrained or "scratch"),
         "seed": str(config.seed),
     }
-
-
-def _history(folder: Path) -> list[dict[str, float]]:
-    path = folder / "history.json"
-    return list(json.loads(path.read_text())) if path.exists() else []
 
 
 def _say_where(folder: Path, best: str) -> None:

@@ -11,12 +11,12 @@ function element(name, attributes, ...children) {
 }
 
 // A box with its name above it, or within it where there is no room; letters are sized for the picture as shown.
-function drawBox(box, width, height) {
+function drawBox(box, width, height, letters) {
   const [x, y, w, h] = box.box;
   const kind = ["truth", "crowd", "right"].includes(box.kind) ? box.kind : "wrong";
   const group = element("g", { class: `box ${kind}` });
   if (box.score !== null) group.dataset.score = box.score;
-  const size = Math.max(width, height) / 30;
+  const size = Math.max(width, height) / letters;
   const name = data.classes[box.label].name;
   const label = box.score === null ? name : `${name} ${box.score.toFixed(2)}`;
   const above = box.score !== null;
@@ -32,9 +32,10 @@ function drawPicture(picture) {
   const figure = document.createElement("figure");
   figure.className = "picture";
   figure.tabIndex = 0;
+  const letters = picture.boxes.length > 2 ? 30 : 15;  // across the picture, about
   const svg = element("svg", { viewBox: `0 0 ${picture.width} ${picture.height}` },
     element("image", { href: picture.source, width: picture.width, height: picture.height, preserveAspectRatio: "none" }),
-    ...picture.boxes.slice().reverse().map((box) => drawBox(box, picture.width, picture.height)));
+    ...picture.boxes.slice().reverse().map((box) => drawBox(box, picture.width, picture.height, letters)));
   const caption = document.createElement("figcaption");
   caption.textContent = picture.title;
   figure.append(svg, caption);
