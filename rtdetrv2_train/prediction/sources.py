@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -146,7 +147,8 @@ def _read(path: Path, name: str) -> Frame:
     try:
         return Frame(name, read_image(path))
     except UnreadableImageError as error:
-        return Frame(name, None, str(error))
+        # Pillow names its own buffer where it knows no file.
+        return Frame(name, None, re.sub(r" <_io\.BytesIO.*>", "", str(error)))
 
 
 def _pictures(video: Path | int) -> Iterator[Frame]:

@@ -103,7 +103,7 @@ class Detector:
             images: a path, an image of Pillow's, or a uint8 array ``[H, W]``, ``[H, W, 3]`` (RGB) or ``[H, W, 4]``
                 (RGBA); or a list of these. The orientation in EXIF is ignored, as in training.
             threshold: objects with a score above it are given.
-            max_detections: at most so many objects, the best.
+            max_detections: at most so many objects, the best; of each tile, where there are tiles.
             tile: for small objects in large images: the side in pixels of the tiles to look at one by one, besides the
                 whole image; what several of them see counts once.
             overlap: least share of a tile that its neighbour shows too.
@@ -133,14 +133,15 @@ class Detector:
         tiles = tiles_of(height, width, side, overlap)
         if len(tiles) > 1:
             tiles.append((0, 0, width, height))
-        parts = self.predict([image[top:bottom, left:right] for left, top, right, bottom in tiles], threshold)
+        views = [image[top:bottom, left:right] for left, top, right, bottom in tiles]
+        parts = self.predict(views, threshold, max_detections)
         boxes = [
             part.boxes + np.array([*tile[:2], *tile[:2]], np.float32) for part, tile in zip(parts, tiles, strict=True)
         ]
         cut = [cut_by_tile(own, tile, height, width) for own, tile in zip(boxes, tiles, strict=True)]
         labels, scores = np.concatenate([p.labels for p in parts]), np.concatenate([p.scores for p in parts])
         origin = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-        kept = without_repeats(np.concatenate(boxes), labels, scores, np.concatenate(cut), origin)[:max_detections]
+        kept = without_repeats(np.concatenate(boxes), labels, scores, np.concatenate(cut), origin)
         names = [self.class_names[label] for label in labels[kept].tolist()]
         return Prediction(labels[kept], names, scores[kept], np.concatenate(boxes)[kept])
 

@@ -75,7 +75,7 @@ def predict_source(
         formats: any of ``images``, ``coco``, ``yolo`` and ``csv``.
         threshold: objects with a score above it are given.
         classes: names of the classes to give; None for all.
-        max_detections: at most so many objects of an image, the best.
+        max_detections: at most so many objects of an image or a tile, the best.
         tile: see :meth:`Detector.predict`.
         overlap: see :meth:`Detector.predict`.
         batch_size: images at a time.
@@ -220,6 +220,6 @@ def _say(summary: Summary, threshold: float) -> None:
     rate, bare = (summary.images / max(s, 1e-9) for s in (summary.seconds, summary.model_seconds))
     skipped = f", {len(summary.skipped)} skipped" if summary.skipped else ""
     console.print(f"{summary.objects} objects above {threshold:.2f} in {summary.images} images{skipped}")
-    console.print(f"{rate:.1f} images a second with reading and writing; the model alone {bare:.1f}")
+    console.print(f"{rate:.3g} images a second with reading and writing; the model alone {bare:.3g}")
     for path in summary.outputs:
         console.print(f"written {os.path.relpath(path)}", soft_wrap=True, highlight=False, markup=False)
