@@ -15,28 +15,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from PIL import Image
 
-from rtdetrv2_train import Detector, Prediction, UserError, build_model, load_detector, predict_source
+from rtdetrv2_train import Detector, Prediction, UserError, load_detector, predict_source
 from rtdetrv2_train.prediction.sources import open_source
 from rtdetrv2_train.prediction.tiles import tiles_of, without_repeats
-from rtdetrv2_train.weights.model_folder import ModelCard, write_model_folder
-from tests.support import ROOT, composed, fill
+from tests.support import ROOT
 
-COLOURS = ("red", "green", "blue")
 LOW = 0.06  # a model of made-up weights is never sure
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("nano") / "model"
-    model = build_model("nano", num_classes=3)
-    fill(model)
-    config = composed("model=nano", "model.architecture.decoder.num_classes=3")
-    architecture = OmegaConf.to_container(config.model.architecture, resolve=True)
-    write_model_folder(folder, model.state_dict(), ModelCard(architecture, COLOURS, (3, 5, 7), (128, 128)))
-    return folder
 
 
 @pytest.fixture(scope="module")
