@@ -83,8 +83,8 @@ def draw_detections(
     length = (picture.width * picture.height) ** 0.5
     # Where the objects are small, in a large image, so are lines and letters: they must not hide what they point at.
     typical = float(np.median([_side(item.box) for item in items])) if items else length
-    line_width = max(1, round(min(length / 160, typical / 16)))
-    font = ImageFont.load_default(size=max(10, round(min(length / 38, typical / 3))))
+    line_width = max(1, round(min(length / 160, typical / 24)))
+    font = ImageFont.load_default(size=max(10, round(min(length / 38, typical / 5))))
     for item in reversed(items):
         low, high = _drawable(item.box, picture.size)
         canvas.rectangle((*low, *high), outline=item.colour, width=line_width)

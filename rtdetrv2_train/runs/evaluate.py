@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from rtdetrv2_train.data.datamodule import CocoDataModule
@@ -92,6 +92,9 @@ def evaluate(config: DictConfig) -> CocoMetrics | None:
     if trainer.is_global_zero and module.metrics is not None:
         save_and_print_metrics(module.metrics, output)
         facts = {"model": str(config.model.name), "weights": str(source)}
+        if folder:
+            of_set = OmegaConf.select(config, "data.train.annotations")
+            facts["trained on"] = str(Path(config.data.root) / of_set if of_set else config.data.root)
         history = history_of(folder) if folder else []
         title = "/".join(Path(source).parts[-2:])
         analysis = report(output, title, module.evaluator, data.val_annotations, model, data.image_size, facts, history)
