@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from rtdetrv2_train.evaluation.analysis import Analysis
 from rtdetrv2_train.evaluation.curves import RECALLS, THRESHOLDS
@@ -111,6 +112,7 @@ def _ap_by_epoch(history: Sequence[Mapping[str, float]]) -> Figure:
     for key, label, style in (("val/AP", "AP", "-"), ("val/AP50", "AP50", "--"), ("val/AP75", "AP75", ":")):
         axes.plot(epochs, [100 * entry[key] for entry in history], style, color=_ACCENT, label=label, marker=".")
     axes.set(xlabel="epoch", ylabel="%")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
     axes.legend(loc="best", fontsize=9)
     return figure
@@ -128,6 +130,7 @@ def _losses_by_epoch(history: Sequence[Mapping[str, float]]) -> dict[str, Figure
                 y = [entry[name] for entry in known]
                 axes.plot([entry["epoch"] for entry in known], y, color=colour, label=label, marker=".")
         axes.set(xlabel="epoch", ylabel="loss of the last layer")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(bottom=0)
         axes.legend(loc="best", fontsize=9)
         charts[f"Loss: {title}"] = figure
