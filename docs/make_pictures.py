@@ -20,9 +20,9 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 QUALITY = 85
 # Name of the picture, width and height of the window, colour scheme, section to begin with.
 SHOTS = (
-    ("report", 1200, 1010, "light", None),
+    ("report", 1200, 1010, "light", "header"),
     ("curves", 1200, 1060, "light", "#curves"),
-    ("phone", 390, 844, "dark", None),
+    ("phone", 390, 844, "dark", "header"),
 )
 
 
@@ -49,8 +49,7 @@ def main() -> None:
                 content="html { scroll-behavior: auto !important; scroll-padding-top: 1rem }"
             )
             page.get_by_role("tab", name="Typical").click()
-            if section:
-                page.evaluate(f"document.querySelector('{section}').scrollIntoView()")
+            page.evaluate(f"document.querySelector('{section}').scrollIntoView()")
             page.wait_for_timeout(300)
             path = FOLDER / f"{name}.webp"
             Image.open(io.BytesIO(page.screenshot())).save(path, quality=QUALITY)
