@@ -45,9 +45,7 @@ def main() -> None:
             context = opened.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
             page = context.new_page()
             page.goto(report.resolve().as_uri())
-            page.add_style_tag(
-                content="html { scroll-behavior: auto !important; scroll-padding-top: 1rem }"
-            )
+            page.add_style_tag(content="html { scroll-behavior: auto !important; scroll-padding-top: 1rem }")
             page.get_by_role("tab", name="Typical").click()
             page.evaluate(f"document.querySelector('{section}').scrollIntoView()")
             page.wait_for_timeout(300)

@@ -94,7 +94,9 @@ def test_a_run_leaves_what_its_folder_promises(straight_run: Path) -> None:
 @pytest.mark.parametrize("what", ["run", "checkpoints/best.ckpt", "model"])
 def test_evaluation_gives_the_numbers_of_training(straight_run: Path, tmp_path: Path, what: str) -> None:
     source = f"run={straight_run}" if what == "run" else f"checkpoint={straight_run / what}"
-    run("eval.py", source, "trainer=cpu", f"hydra.run.dir={tmp_path}")
+    output = run("eval.py", source, "trainer=cpu", f"hydra.run.dir={tmp_path}")
+    assert "Worst classes" in output
+    assert (tmp_path / "report.html").is_file()
     assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(
         (straight_run / "metrics.json").read_text()
     )
@@ -116,14 +118,18 @@ def test_predictions_in_coco_format_give_pycocotools_the_ap_of_the_run(
     assert evaluation.stats[0] == pytest.approx(metrics["AP"], abs=1e-6)
 
 
-def test_the_end_of_a_run_shows_the_worst_classes_and_tensorboard_gets_settings_curves_and_validation_losses(
-    straight_run: Path,
-) -> None:
+def test_tensorboard_gets_settings_curves_and_validation_losses(straight_run: Path) -> None:
     events = EventAccumulator(str(straight_run / "tensorboard"), {"images": 0, "scalars": 0}).Reload()
     assert {"val/predictions", "val/precision_and_recall", "val/f1_and_threshold"} <= set(events.Tags()["images"])
     assert {"val/loss", "val/loss_vfl", "val/best_threshold", "final/AP"} <= set(events.Tags()["scalars"])
     settings = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     assert b"recipe.learning_rate" in settings
+
+
+def test_evaluation_refuses_more_decoder_layers_than_there_are(straight_run: Path, tmp_path: Path) -> None:
+    options = [f"run={straight_run}", "trainer=cpu", f"hydra.run.dir={tmp_path}"]
+    message = last_line(run("eval.py", *options, "num_eval_layers=9", expect=2))
+    assert "num_eval_layers=9: this model's decoder has layers 1 to 2" in message
 
 
 def test_a_resumed_run_ends_like_one_that_never_stopped(straight_run: Path, small_set: Path, tmp_path: Path) -> None:
