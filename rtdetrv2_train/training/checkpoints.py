@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 class BestAndLast(ModelCheckpoint):
     """Lightning's checkpoints, the last of which also knows a run that ``max_steps`` ended within an epoch.
 
-    Lightning writes that one after the epoch has been closed, so that a resumed run would miss the epoch's other batches.
+    Lightning writes that one after the epoch has been closed, so that a resumed run would miss its other batches.
     """
 
     def on_train_batch_end(
