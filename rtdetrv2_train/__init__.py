@@ -41,6 +41,7 @@ __all__ = [
     "load_detector",
     "load_weights",
     "predict",
+    "predict_source",
 ]
 
 

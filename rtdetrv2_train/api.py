@@ -15,6 +15,7 @@ from rtdetrv2_train.model.output import ModelOutput
 from rtdetrv2_train.runs.load import load_detector
 from rtdetrv2_train.runs.model_config import build_named, model_config
 from rtdetrv2_train.runs.predict import Detector, Prediction, predict
+from rtdetrv2_train.runs.predict_source import predict_source
 from rtdetrv2_train.weights.matching import LoadReport, load_weights
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "load_detector",
     "load_weights",
     "predict",
+    "predict_source",
 ]
 
 

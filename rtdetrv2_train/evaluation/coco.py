@@ -7,8 +7,6 @@ nothing.
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -16,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from rtdetrv2_train.batch import Detections
 from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.evaluation.backends import AUTO, Counted, backend_named
+from rtdetrv2_train.evaluation.boxes_found import BoxesFound
 from rtdetrv2_train.evaluation.exchange import gather_rows, is_distributed
 from rtdetrv2_train.evaluation.metrics import NOTHING_TO_MEASURE, ClassMetrics, CocoMetrics
 
@@ -80,12 +78,15 @@ class CocoEvaluator:
             and ``categories`` (``id``, and optionally ``name``). Annotations of other images or categories are left
             out, as pycocotools does. It is not changed.
         category_ids: the category id of each class index, in the order of the model's classes.
+        backend: the program that counts, see :data:`rtdetrv2_train.evaluation.backends.BACKENDS`.
 
     Raises:
-        UserError: if a part of the ground truth is missing, or it lacks a category that the model knows.
+        UserError: if a part of the ground truth is missing, it lacks a category that the model knows, or the backend is
+            not known or not installed.
     """
 
-    def __init__(self, ground_truth: Mapping[str, Any], category_ids: Sequence[int]) -> None:
+    def __init__(self, ground_truth: Mapping[str, Any], category_ids: Sequence[int], backend: str = AUTO) -> None:
+        self._count = backend_named(backend)
         for key in ("images", "annotations", "categories"):
             if key not in ground_truth:
                 raise UserError(f"the ground truth has no '{key}'; evaluate on an annotation file in COCO's format")
@@ -162,17 +163,41 @@ class CocoEvaluator:
 
         May be called at any time and repeatedly; what has been collected stays.
         """
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress, and the table that it also returns
-            found = self._pycocotools(self._found(_Collected.concatenated(self._parts).every_image_once()))
-            evaluation = COCOeval(self._pycocotools(self._truth), found, "bbox")
-            evaluation.evaluate()
-            evaluation.accumulate()
-            evaluation.summarize()
-        precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
+        return self.metrics_of(self.count())
+
+    def count(self) -> Counted:
+        """Precision and recall over all images, from which :meth:`metrics_of` takes the numbers."""
+        truth = {
+            "images": [{"id": rank} for rank in range(1, len(self._image_ids) + 1)],
+            "categories": [{"id": rank, "name": name} for rank, name in enumerate(self._class_names, start=1)],
+            "annotations": self._truth,
+        }
+        return self._count(truth, self._found(_Collected.concatenated(self._parts).every_image_once()))
+
+    def metrics_of(self, counted: Counted) -> CocoMetrics:
+        """The metrics among what was counted."""
         # In the order in which pycocotools summarises, which is that of the fields.
         names = [f.name for f in fields(CocoMetrics) if f.name != "per_class"]
-        numbers = {name: float(number) for name, number in zip(names, evaluation.stats, strict=True)}
-        return CocoMetrics(**numbers, per_class=self._per_class(precision, recall))
+        numbers = dict(zip(names, counted.summary, strict=True))
+        return CocoMetrics(**numbers, per_class=self._per_class(counted.precision, counted.recall))
+
+    def boxes_found(self) -> BoxesFound:
+        """Everything collected and the ground truth as flat arrays, to look at more closely."""
+        collected = _Collected.concatenated(self._parts).every_image_once()
+        found = self._found(collected)
+        truth = self._truth
+        return BoxesFound(
+            image_ids=self._image_ids,
+            class_names=tuple(self._class_names),
+            truth_images=np.array([a["image_id"] - 1 for a in truth], dtype=np.int64),
+            truth_classes=np.array([a["category_id"] - 1 for a in truth], dtype=np.int64),
+            truth_boxes=np.array([a["bbox"] for a in truth], dtype=np.float64).reshape(-1, 4),
+            truth_crowd=np.array([a["iscrowd"] for a in truth], dtype=bool),
+            found_images=found[:, 0].astype(np.int64) - 1,
+            found_classes=found[:, 6].astype(np.int64) - 1,
+            found_boxes=found[:, 1:5],
+            found_scores=found[:, 5],
+        )
 
     def reset(self) -> None:
         """Forget all detections."""
@@ -194,38 +219,15 @@ class CocoEvaluator:
             for number, annotation in enumerate(kept, start=1)
         ]
 
-    def _found(self, collected: _Collected) -> list[dict[str, Any]]:
+    def _found(self, collected: _Collected) -> np.ndarray:
+        """Image, left, top, width, height, score, category of each detection, ``[D, 7]``; ids are ranks from 1."""
         # Widths and areas in float64, so that they equal those of an evaluation from a JSON file of results.
         corners = collected.boxes.double().numpy()
-        sizes = corners[:, 2:] - corners[:, :2]
-        boxes = np.concatenate([corners[:, :2], sizes], axis=1).tolist()
-        areas = (sizes[:, 0] * sizes[:, 1]).tolist()
         images = np.repeat(np.searchsorted(self._image_ids, collected.image_ids.numpy()) + 1, collected.counts.numpy())
-        classes = self._rank_of_label[collected.labels.numpy()].tolist()
-        columns = zip(images.tolist(), classes, boxes, areas, collected.scores.double().tolist(), strict=True)
-        return [
-            {
-                "id": number,
-                "image_id": image,
-                "category_id": category,
-                "bbox": box,
-                "area": area,
-                "score": score,
-                "iscrowd": 0,
-            }
-            for number, (image, category, box, area, score) in enumerate(columns, start=1)
-        ]
-
-    def _pycocotools(self, annotations: list[dict[str, Any]]) -> COCO:
-        """Annotations or detections as pycocotools wants them."""
-        content = COCO()
-        content.dataset = {
-            "images": [{"id": rank} for rank in range(1, len(self._image_ids) + 1)],
-            "categories": [{"id": rank, "name": name} for rank, name in enumerate(self._class_names, start=1)],
-            "annotations": annotations,
-        }
-        content.createIndex()
-        return content
+        classes = self._rank_of_label[collected.labels.numpy()]
+        return np.column_stack(
+            [images, corners[:, :2], corners[:, 2:] - corners[:, :2], collected.scores.double().numpy(), classes]
+        )
 
     def _per_class(self, precision_TRKAM: np.ndarray, recall_TKAM: np.ndarray) -> list[ClassMetrics]:
         # Area range 0 is "all", and the last limit is 100 detections.

@@ -81,8 +81,10 @@ def draw_detections(
     items = _items(Marks(boxes, labels, scores), class_names, minimum_score)
     canvas = ImageDraw.Draw(picture)
     length = (picture.width * picture.height) ** 0.5
-    line_width = max(1, round(length / 160))
-    font = ImageFont.load_default(size=max(10, round(length / 38)))
+    # Where the objects are small, in a large image, so are lines and letters: they must not hide what they point at.
+    typical = float(np.median([_side(item.box) for item in items])) if items else length
+    line_width = max(1, round(min(length / 160, typical / 24)))
+    font = ImageFont.load_default(size=max(10, round(min(length / 38, typical / 5))))
     for item in reversed(items):
         low, high = _drawable(item.box, picture.size)
         canvas.rectangle((*low, *high), outline=item.colour, width=line_width)
@@ -185,6 +187,11 @@ def _items(marks: Marks, class_names: Sequence[str], minimum_score: float) -> li
 
 def _areas(boxes: np.ndarray) -> np.ndarray:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def _side(box: tuple[float, float, float, float]) -> float:
+    """Of a square of the same area."""
+    return max((box[2] - box[0]) * (box[3] - box[1]), 0.0) ** 0.5
 
 
 def _scaled(

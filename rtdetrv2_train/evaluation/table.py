@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from rtdetrv2_train.evaluation.advice import Advice
 from rtdetrv2_train.evaluation.metrics import NOTHING_TO_MEASURE, ClassMetrics, CocoMetrics
 
 MOST_CLASSES_SHOWN = 30
@@ -40,6 +41,20 @@ def print_metrics(metrics: CocoMetrics, console: Console | None = None, saved_at
     note = _left_out(metrics, saved_at)
     if note:
         console.print(note, highlight=False, markup=False)
+
+
+def print_advice(advice: Sequence[Advice], console: Console | None = None) -> None:
+    """Print the classes that are found worst and what to try for them; nothing where there are none."""
+    if not advice:
+        return
+    table = Table(title="Worst classes", title_justify="left")
+    table.add_column("class")
+    table.add_column("AP (%)", justify="right")
+    table.add_column("commonest mistake")
+    table.add_column("what to try")
+    for item in advice:
+        table.add_row(_plain(item.name), _percent(item.AP), item.mistake or "none", item.remedy)
+    (console or Console()).print(table)
 
 
 def summary_table(metrics: CocoMetrics) -> Table:

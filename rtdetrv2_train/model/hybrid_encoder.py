@@ -167,7 +167,7 @@ class HybridEncoder(nn.Module):
         height, width = maps[-1].shape[2:]
         tokens_BND = maps[-1].flatten(2).transpose(1, 2)
         tokens_BND = self.encoder[0](tokens_BND, self._position(height, width, tokens_BND.device))
-        maps[-1] = tokens_BND.transpose(1, 2).unflatten(2, (height, width)).contiguous()
+        maps[-1] = tokens_BND.transpose(1, 2).unflatten(2, (height, width))  # in channels-last layout
 
         # top-down: every finer map learns from the coarser ones
         fused = [maps[-1]]

@@ -64,16 +64,28 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("bias", torch.zeros(num_features))
         self.register_buffer("running_mean", torch.zeros(num_features))
         self.register_buffer("running_var", torch.ones(num_features))
+        self._folded: tuple[tuple[Tensor, ...], tuple[int, ...], Tensor, Tensor] | None = None
 
     def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """The norm as ``x * scale + shift``, each ``[C]``."""
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
-        return scale, self.bias - self.running_mean * scale
+        """The norm as ``x * scale + shift``, each ``[C, 1, 1]``; computed again only after a buffer has changed."""
+        buffers = (self.weight, self.bias, self.running_mean, self.running_var)
+        versions = tuple(buffer._version for buffer in buffers)
+        known = self._folded
+        if known is None or known[1] != versions or any(a is not b for a, b in zip(known[0], buffers, strict=True)):
+            with torch.inference_mode(False), torch.no_grad():  # what evaluation makes first, training uses later
+                scale = self.weight * (self.running_var + self.eps).rsqrt()
+                shift = self.bias - self.running_mean * scale
+            self._folded = known = buffers, versions, scale[:, None, None], shift[:, None, None]
+        return known[2], known[3]
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Normalise ``[B, C, H, W]``."""
+        if x_BCHW.dtype != self.weight.dtype:  # keeps half precision half, with the norm's own values in full
+            return F.batch_norm(
+                x_BCHW, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+            )
         scale, shift = self.scale_and_shift()
-        return (x_BCHW * scale[:, None, None]).add_(shift[:, None, None])
+        return torch.addcmul(shift, x_BCHW, scale)  # one pass that keeps nothing for the gradient but the scale
 
 
 def make_activation(name: str | None) -> nn.Module:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 
 from rtdetrv2_train.data.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.evaluation.advice import worst_classes
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.evaluation.metrics import CocoMetrics
+from rtdetrv2_train.evaluation.table import print_advice
 from rtdetrv2_train.runs.build import (
     build_recipe,
     build_trainer,
@@ -21,6 +25,7 @@ from rtdetrv2_train.runs.build import (
 from rtdetrv2_train.runs.configuration import command_line_overrides, save_and_print, with_saved
 from rtdetrv2_train.runs.folders import newest_run, run_folder_of
 from rtdetrv2_train.runs.model_config import build_detector, use_decoder_layers
+from rtdetrv2_train.runs.report import history_of, report
 from rtdetrv2_train.training.callbacks import ValidationPictures
 from rtdetrv2_train.training.module import DetectionModule
 from rtdetrv2_train.training.progress import Progress
@@ -44,7 +49,8 @@ def evaluate(config: DictConfig) -> CocoMetrics | None:
         raise UserError("nothing to evaluate: give run=runs/... or checkpoint=...")
     source = str(newest_run(config.run)) if config.run else config.checkpoint
     checkpoint = read_checkpoint(source)
-    if folder := run_folder_of(source):
+    folder = run_folder_of(source)
+    if folder:
         config = with_saved(config, folder, ("model", "data", "augment", "recipe"), command_line_overrides())
 
     # classes come from the checkpoint, so the training set need not be there
@@ -77,7 +83,7 @@ def evaluate(config: DictConfig) -> CocoMetrics | None:
         criterion=instantiate(config.model.criterion),
         recipe=build_recipe(config.recipe),
         parameter_rules={},
-        evaluator=CocoEvaluator(data.val_annotations.ground_truth(), category_ids),
+        evaluator=CocoEvaluator(data.val_annotations.ground_truth(), category_ids, config.evaluation.backend),
         max_detections=config.max_detections,
     )
     if trainer.is_global_zero:
@@ -85,5 +91,14 @@ def evaluate(config: DictConfig) -> CocoMetrics | None:
     trainer.validate(module, datamodule=data, verbose=False)
     if trainer.is_global_zero and module.metrics is not None:
         save_and_print_metrics(module.metrics, output)
+        facts = {"model": str(config.model.name), "weights": str(source)}
+        if folder:
+            of_set = OmegaConf.select(config, "data.train.annotations")
+            facts["trained on"] = str(Path(config.data.root) / of_set if of_set else config.data.root)
+        history = history_of(folder) if folder else []
+        title = "/".join(Path(source).parts[-2:])
+        analysis = report(output, title, module.evaluator, data.val_annotations, model, data.image_size, facts, history)
+        print_advice(worst_classes(analysis))
+        Console().print(f"{'report':16} {os.path.relpath(output / 'report.html')}", soft_wrap=True)
         return module.metrics
     return None

@@ -32,6 +32,7 @@ def load_detector(
     num_eval_layers: int | None = None,
     class_names: Sequence[str] | None = None,
     device: str | torch.device | None = None,
+    half: bool = False,
 ) -> Detector:
     """A trained detector, ready to predict.
 
@@ -43,6 +44,7 @@ def load_detector(
         num_eval_layers: decoder layers to use; None for as many as the model is meant to.
         class_names: for weights that come without them, in the order of the class indices.
         device: None for a GPU if PyTorch finds one, else the CPU.
+        half: whether to compute in half precision.
 
     Raises:
         UserError: if there are no weights that can be read, or what model they belong to is not known.
@@ -50,7 +52,7 @@ def load_detector(
     checkpoint = read_checkpoint(newest_run(source) if Path(source).is_dir() else source)
     detector = restore(checkpoint, model_config(model) if model else None, num_eval_layers, class_names)
     detector.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return detector
+    return replace(detector, half=half)
 
 
 def restore(
@@ -83,7 +85,8 @@ def restore(
     for line in load_weights(model, checkpoint).summary():
         log.info(line)
     use_decoder_layers(model, num_eval_layers)
-    return make_detector(model.eval(), class_names or checkpoint.class_names, image_size)
+    detector = make_detector(model.eval(), class_names or checkpoint.class_names, image_size)
+    return replace(detector, category_ids=tuple(checkpoint.category_ids or ()))
 
 
 def _recognised(checkpoint: Checkpoint) -> DictConfig:

@@ -16,6 +16,7 @@ from rtdetrv2_train.data.images import ImageArray, UnreadableImageError, as_rgb,
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.model.detector import RTDETRv2
 from rtdetrv2_train.model.postprocess import detections_from
+from rtdetrv2_train.prediction.tiles import cut_by_tile, tiles_of, without_repeats
 
 ImageLike = str | Path | Image.Image | ImageArray
 
@@ -43,6 +44,12 @@ class Prediction:
         """Number of objects."""
         return len(self.labels)
 
+    def of_classes(self, names: Sequence[str]) -> Prediction:
+        """Only the objects of some classes."""
+        kept = np.array([name in names for name in self.names], dtype=bool)
+        chosen = [name for name in self.names if name in names]
+        return Prediction(self.labels[kept], chosen, self.scores[kept], self.boxes[kept])
+
 
 @dataclass(frozen=True, eq=False)
 class Detector:
@@ -52,22 +59,43 @@ class Detector:
         model: on the device to compute on.
         class_names: in the order of the class indices.
         image_size: (height, width) of the model's input in pixels; images are resized to it.
+        category_ids: the annotation file's id of each class index; empty where that is not known.
+        half: whether to compute in half precision (float16 on a GPU, bfloat16 on the CPU).
     """
 
     model: RTDETRv2
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
-
-    @overload
-    def predict(self, images: ImageLike, threshold: float = ..., max_detections: int = ...) -> Prediction: ...
+    category_ids: tuple[int, ...] = ()
+    half: bool = False
 
     @overload
     def predict(
-        self, images: list[Any] | tuple[Any, ...], threshold: float = ..., max_detections: int = ...
+        self,
+        images: ImageLike,
+        threshold: float = ...,
+        max_detections: int = ...,
+        tile: int | None = ...,
+        overlap: float = ...,
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self,
+        images: list[Any] | tuple[Any, ...],
+        threshold: float = ...,
+        max_detections: int = ...,
+        tile: int | None = ...,
+        overlap: float = ...,
     ) -> list[Prediction]: ...
 
     def predict(
-        self, images: ImageLike | list[Any] | tuple[Any, ...], threshold: float = 0.5, max_detections: int = 300
+        self,
+        images: ImageLike | list[Any] | tuple[Any, ...],
+        threshold: float = 0.5,
+        max_detections: int = 300,
+        tile: int | None = None,
+        overlap: float = 0.2,
     ) -> Prediction | list[Prediction]:
         """Find objects.
 
@@ -75,7 +103,10 @@ class Detector:
             images: a path, an image of Pillow's, or a uint8 array ``[H, W]``, ``[H, W, 3]`` (RGB) or ``[H, W, 4]``
                 (RGBA); or a list of these. The orientation in EXIF is ignored, as in training.
             threshold: objects with a score above it are given.
-            max_detections: at most so many objects, the best.
+            max_detections: at most so many objects, the best; of each tile, where there are tiles.
+            tile: for small objects in large images: the side in pixels of the tiles to look at one by one, besides the
+                whole image; what several of them see counts once.
+            overlap: least share of a tile that its neighbour shows too.
 
         Returns:
             a prediction; a list of predictions for a list of images.
@@ -86,12 +117,33 @@ class Detector:
         if not 0 <= threshold <= 1:
             raise UserError(f"threshold={threshold} must be from 0 to 1, as scores are")
         if not isinstance(images, list | tuple):
-            return self._predict([images], threshold, max_detections)[0]
+            return self.predict([images], threshold, max_detections, tile, overlap)[0]
+        if tile is not None:
+            return [self._predict_tiles(_pixels(image), threshold, max_detections, tile, overlap) for image in images]
         return [
             prediction
             for start in range(0, len(images), _BATCH_SIZE)
             for prediction in self._predict(images[start : start + _BATCH_SIZE], threshold, max_detections)
         ]
+
+    def _predict_tiles(
+        self, image: ImageArray, threshold: float, max_detections: int, side: int, overlap: float
+    ) -> Prediction:
+        height, width = image.shape[:2]
+        tiles = tiles_of(height, width, side, overlap)
+        if len(tiles) > 1:
+            tiles.append((0, 0, width, height))
+        views = [image[top:bottom, left:right] for left, top, right, bottom in tiles]
+        parts = self.predict(views, threshold, max_detections)
+        boxes = [
+            part.boxes + np.array([*tile[:2], *tile[:2]], np.float32) for part, tile in zip(parts, tiles, strict=True)
+        ]
+        cut = [cut_by_tile(own, tile, height, width) for own, tile in zip(boxes, tiles, strict=True)]
+        labels, scores = np.concatenate([p.labels for p in parts]), np.concatenate([p.scores for p in parts])
+        origin = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        kept = without_repeats(np.concatenate(boxes), labels, scores, np.concatenate(cut), origin)
+        names = [self.class_names[label] for label in labels[kept].tolist()]
+        return Prediction(labels[kept], names, scores[kept], np.concatenate(boxes)[kept])
 
     def _predict(self, images: Sequence[ImageLike], threshold: float, max_detections: int) -> list[Prediction]:
         arrays = [_pixels(image) for image in images]
@@ -103,7 +155,8 @@ class Detector:
         was_training = self.model.training
         self.model.eval()
         try:
-            with torch.inference_mode():
+            half = torch.float16 if device.type == "cuda" else torch.bfloat16
+            with torch.inference_mode(), torch.autocast(device.type, half, enabled=self.half):
                 output = self.model(batch)
                 found = detections_from(output.logits, output.boxes, sizes, max_detections)
         finally:

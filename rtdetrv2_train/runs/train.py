@@ -16,7 +16,9 @@ from torch import nn
 
 from rtdetrv2_train.data.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.evaluation.advice import worst_classes
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
+from rtdetrv2_train.evaluation.table import print_advice
 from rtdetrv2_train.runs.build import (
     build_recipe,
     build_trainer,
@@ -32,7 +34,9 @@ from rtdetrv2_train.runs.configuration import (
 )
 from rtdetrv2_train.runs.folders import newest_run, run_folder_of
 from rtdetrv2_train.runs.model_config import build_detector
+from rtdetrv2_train.runs.report import history_of, report
 from rtdetrv2_train.training.callbacks import ValidationPictures
+from rtdetrv2_train.training.hyperparameters import log_hyperparameters
 from rtdetrv2_train.training.module import DetectionModule
 from rtdetrv2_train.weights.backbones import load_pretrained_backbone
 from rtdetrv2_train.weights.matching import load_weights
@@ -79,20 +83,21 @@ def train(config: DictConfig) -> float | None:
         criterion=instantiate(config.model.criterion),
         recipe=build_recipe(config.recipe),
         parameter_rules=plain(config.model.parameter_rules),
-        evaluator=CocoEvaluator(data.val_annotations.ground_truth(), data.category_ids),
+        evaluator=CocoEvaluator(data.val_annotations.ground_truth(), data.category_ids, config.evaluation.backend),
         from_scratch=not pretrained,
         seed=config.seed,
         card=card,
     )
     _name_classes(trainer, data.class_names)
     trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
-    return _finish(trainer, module, data, card, Path(config.run_folder))
+    return _finish(trainer, module, data, card, config)
 
 
 def _finish(
-    trainer: Trainer, module: DetectionModule, data: CocoDataModule, card: ModelCard, folder: Path
+    trainer: Trainer, module: DetectionModule, data: CocoDataModule, card: ModelCard, config: DictConfig
 ) -> float | None:
     """Measure the best checkpoint, and keep it as a model that can be used without this run."""
+    folder = Path(config.run_folder)
     checkpoint = trainer.checkpoint_callback
     best = checkpoint.best_model_path if isinstance(checkpoint, ModelCheckpoint) else ""
     if best:
@@ -104,8 +109,34 @@ def _finish(
     if module.metrics is None:
         return None
     save_and_print_metrics(module.metrics, folder)
+    analysis = report(
+        folder,
+        str(config.name),
+        module.evaluator,
+        data.val_annotations,
+        module.model,
+        data.image_size,
+        _facts(config, data),
+        history_of(folder),
+    )
+    print_advice(worst_classes(analysis))
+    log_hyperparameters(trainer.loggers, config, module.metrics)
     _say_where(folder, best)
     return module.metrics.AP
+
+
+def _facts(config: DictConfig, data: CocoDataModule) -> dict[str, str]:
+    """What the report says was trained on what."""
+    return {
+        "run": os.path.relpath(config.run_folder),
+        "model": str(config.model.name),
+        "trained on": f"{data.train_annotations.annotation_file}: {len(data.train_annotations):,} images, "
+        f"{len(data.train_annotations.boxes):,} boxes of {data.num_classes} classes",
+        "epochs": str(config.trainer.max_epochs),
+        "total batch size": str(config.recipe.total_batch_size),
+        "started from": str(config.init_from or config.model.pretrained or "scratch"),
+        "seed": str(config.seed),
+    }
 
 
 def _say_where(folder: Path, best: str) -> None:
@@ -115,6 +146,7 @@ def _say_where(folder: Path, best: str) -> None:
         "run": here,
         "best checkpoint": os.path.relpath(best) if best else "none, these are the last weights",
         "model": f"{here}/model",
+        "report": f"{here}/report.html",
         "pictures": f"{here}/predictions.png",
         "curves": f"tensorboard --logdir {here}",
         "evaluate again": f"python eval.py run={here}",

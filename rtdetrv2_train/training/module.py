@@ -11,10 +11,11 @@ from lightning import LightningModule
 from rich.console import Console
 from torch import Tensor, nn
 
-from rtdetrv2_train.batch import Batch, Detections
+from rtdetrv2_train.batch import Batch, Detections, Targets
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.evaluation.metrics import CocoMetrics
 from rtdetrv2_train.loss.criterion import Criterion
+from rtdetrv2_train.model.output import ModelOutput
 from rtdetrv2_train.model.postprocess import detections_from
 from rtdetrv2_train.training.parameter_groups import group_table, parameter_groups
 from rtdetrv2_train.training.recipe import Recipe, Schedule
@@ -123,9 +124,23 @@ class DetectionModule(LightningModule):
         return total
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Collect the detections of one batch."""
-        detections = self(batch.images, batch.targets.original_sizes)
+        """Collect the detections of one batch, and log the losses of the last layer while training."""
+        output = self.model(batch.images)
+        sizes = batch.targets.original_sizes
+        detections = detections_from(output.logits, output.boxes, sizes, self.max_detections)
         self.evaluator.update(detections, batch.targets.image_ids)
+        if self.trainer.state.fn == "fit":
+            self._log_validation_losses(output, batch.targets)
+
+    def _log_validation_losses(self, output: ModelOutput, targets: Targets) -> None:
+        # The criterion wants layers and the encoder's proposals; here the last layer stands for both.
+        last = ModelOutput(output.logits[None], output.boxes[None], output.logits, output.boxes)
+        with torch.autocast(self.device.type, enabled=False):
+            losses = self.criterion(last, targets)
+        terms = {name: losses[f"loss_{name}"] for name in self.criterion.weights}
+        numbers = {"val/loss": torch.stack(tuple(terms.values())).sum()}
+        numbers |= {f"val/loss_{name}": term for name, term in terms.items()}
+        self.log_dict(numbers, batch_size=len(targets), sync_dist=True)
 
     def on_validation_epoch_start(self) -> None:
         """Forget the detections of the epoch before."""

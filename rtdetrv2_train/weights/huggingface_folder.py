@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from rtdetrv2_train.weights.checkpoint import Checkpoint, make_checkpoint
 from rtdetrv2_train.weights.huggingface_names import from_huggingface
 from rtdetrv2_train.weights.model_folder import names_or_none, read_json
 from rtdetrv2_train.weights.safe_loading import load_tensors
+
+log = logging.getLogger(__name__)
 
 CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
@@ -36,12 +39,21 @@ def read_huggingface_folder(folder: Path, source: str | None = None) -> Checkpoi
         )
     labels = config.get("id2label") or {}
     names = [str(labels[key]) for key in sorted(labels, key=int)]
+    image_size = _image_size(folder)
+    if image_size is not None and image_size[0] != image_size[1]:
+        # transformers 5 orders the encoder's positions by rows, the authors by columns: the same on square maps only
+        log.warning(
+            "'%s' is for images of %d x %d, which are not square: Hugging Face's RTDetrV2 gives their rows and columns "
+            "other positions than the authors' code and this one, so predictions differ until it is fine-tuned here",
+            source,
+            *image_size,
+        )
     return make_checkpoint(
         from_huggingface(_read_weights(folder)),
         source,
         "huggingface",
         class_names=names_or_none(names),
-        image_size=_image_size(folder),
+        image_size=image_size,
         unseen={
             "num_queries": config.get("num_queries"),
             "method": config.get("decoder_method"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib.util
 import io
 import json
 from typing import Any
@@ -14,6 +15,8 @@ from pycocotools.cocoeval import COCOeval
 
 from rtdetrv2_train.batch import Detections
 from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.evaluation import backends
+from rtdetrv2_train.evaluation.backends import BACKENDS, backend_named
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 
 NAMES = ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"]
@@ -104,14 +107,60 @@ def random_case(seed: int) -> tuple[dict[str, Any], list[int], Detections, list[
     return ground_truth(images, categories, annotations), categories, detections(labels, boxes, scores), images
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(200))
 def test_random_cases_equal_plain_pycocotools_bit_for_bit(seed: int) -> None:
     truth, categories, found, images = random_case(seed)
-    evaluator = CocoEvaluator(truth, categories)
-    for row, image in enumerate(images):
-        one = slice(row, row + 1)
-        evaluator.update(Detections(found.labels[one], found.boxes[one], found.scores[one]), torch.tensor([image]))
-    assert twelve(evaluator) == plain(truth, categories, found, images)
+    expected = plain(truth, categories, found, images)
+    per_class = []
+    for backend in BACKENDS:
+        evaluator = CocoEvaluator(truth, categories, backend)
+        for row, image in enumerate(images):
+            one = slice(row, row + 1)
+            evaluator.update(Detections(found.labels[one], found.boxes[one], found.scores[one]), torch.tensor([image]))
+        assert twelve(evaluator) == expected, backend
+        per_class.append(evaluator.compute().per_class)
+    assert all(of_backend == per_class[0] for of_backend in per_class)
+
+
+def test_the_cases_that_trip_evaluators_give_the_same_with_every_backend() -> None:
+    """A crowd, ties, an empty class, empty images, over 100 detections, boxes without area, huge ids; all at once."""
+    images = [2**62, 2**62 + 1, 2**62 + 2, 0]
+    annotations = [
+        annotation(0, images[0], 5, [10.0, 10.0, 30.0, 30.0]),
+        annotation(2**61, images[0], 5, [10.0, 10.0, 300.0, 300.0], crowd=1),
+        annotation(2**61 + 1, images[1], 9, [50.0, 50.0, 0.0, 20.0]),
+        annotation(2**61 + 2, images[1], 9, [100.0, 100.0, 96.0, 96.0]),
+        annotation(2**61 + 3, images[1], 5, [0.0, 0.0, 32.0, 32.0]),
+    ]
+    truth = ground_truth(images, [5, 7, 9], annotations)
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, 300, (4, 150, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(0, 60, (4, 150, 2))], -1)
+    boxes[0, ::3] = [10, 10, 41, 40]
+    boxes[1, ::2] = [100, 100, 190, 196]
+    boxes[1, 1::10] = [50, 50, 50, 70]
+    found = detections(rng.integers(0, 3, (4, 150)), boxes, np.round(rng.random((4, 150)), 1))
+    numbers = {}
+    for backend in BACKENDS:
+        evaluator = CocoEvaluator(truth, [5, 7, 9], backend)
+        evaluator.update(found, torch.tensor(images))
+        numbers[backend] = evaluator.compute()
+    assert numbers["ultrafast"] == numbers["pycocotools"]
+    assert 0.01 < numbers["pycocotools"].AP < 0.99
+    assert numbers["pycocotools"].per_class[1].AP == -1
+
+
+def test_the_fastest_backend_is_the_default_and_pycocotools_stands_in_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert backend_named("auto") is backends.ultrafast
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "ultrafast_pycocotools" else find_spec(name)
+    )
+    assert backend_named("auto") is backends.pycocotools
+    with pytest.raises(UserError, match="is not installed: pip install ultrafast-pycocotools"):
+        backend_named("ultrafast")
+    with pytest.raises(UserError, match=r"no evaluation\.backend=pycoco: did you mean 'pycocotools'"):
+        backend_named("pycoco")
 
 
 def test_random_cases_measure_something() -> None:

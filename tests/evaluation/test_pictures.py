@@ -103,3 +103,12 @@ def test_the_grid_wraps_after_its_columns() -> None:
     wide = prediction_grid(images, marks, marks, NAMES, columns=3, cell=256)
     assert narrow.height > 2.8 * wide.height
     assert wide.width > 2.9 * narrow.width
+
+
+def test_lines_and_labels_leave_small_objects_in_a_large_image_to_be_seen() -> None:
+    boxes = [[400 * k + 100, 900, 400 * k + 140, 940] for k in range(4)]
+    picture = np.asarray(draw_detections(grey(2000, 2000), boxes, [0] * 4, [0.9] * 4, NAMES))
+    changed = (picture != GREY).any(-1)
+    assert not changed[905:935, 105:135].any()
+    assert changed[900, 100:140].all()
+    assert changed.sum() < 4 * 40 * 80

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.counting import OperationCounter
 from rtdetrv2_train.batch import Targets
 from rtdetrv2_train.loss.criterion import Criterion
 from rtdetrv2_train.model.output import ModelOutput
@@ -53,24 +53,9 @@ def test_evaluation_output_is_refused() -> None:
         Criterion()(output, Targets.from_list(made.targets([1])))
 
 
-class Counter(TorchDispatchMode):
-    """Counts dispatched operations, and reads of the device by the host."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations = 0
-        self.reads = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.operations += 1
-        name = func.overloadpacket.__name__
-        self.reads += name in ("_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "bincount")
-        return func(*args, **(kwargs or {}))
-
-
-def counted(counts: list[int], num_layers: int) -> Counter:
+def counted(counts: list[int], num_layers: int) -> OperationCounter:
     _, output, targets = step(counts, num_layers)
-    with Counter() as counter:
+    with OperationCounter() as counter:
         Criterion()(output, targets)
     return counter
 

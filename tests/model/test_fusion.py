@@ -23,14 +23,14 @@ def num_parameters(model: nn.Module) -> int:
 
 @pytest.mark.parametrize(("name", "size"), [("nano", 128), ("r18vd", 256)])
 def test_a_fused_model_predicts_the_same_with_fewer_parameters(name: str, size: int) -> None:
-    model = filled(name)
+    model = filled(name).double()  # where rounding does not exchange queries of nearly the same score
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     fused = fuse(model)
-    images = made.image("image", 1, size, size)
+    images = made.image("image", 1, size, size).double()
     with torch.no_grad():
         expected, found = model(images), fused(images)
-    torch.testing.assert_close(found.logits, expected.logits, rtol=0, atol=1e-4)
-    torch.testing.assert_close(found.boxes, expected.boxes, rtol=0, atol=1e-4)
+    torch.testing.assert_close(found.logits, expected.logits, rtol=0, atol=1e-9)
+    torch.testing.assert_close(found.boxes, expected.boxes, rtol=0, atol=1e-9)
     assert num_parameters(fused) < num_parameters(model)
     norms = (nn.BatchNorm2d, FrozenBatchNorm2d)
     assert not [key for key, module in fused.named_modules() if isinstance(module, norms)]

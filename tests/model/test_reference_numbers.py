@@ -44,8 +44,8 @@ def test_predictions_equal_the_reference(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_losses_and_gradients_equal_the_reference(name: str) -> None:
-    # In float64: in float32 rounding moves the authors' own figures by 1e-4, and by 10 % where coordinates are rounded to
-    # pixels, from one processor to the next.
+    # In float64: in float32 rounding moves the authors' own figures by 1e-4, and by 10 % where coordinates are rounded
+    # to pixels, from one processor to the next.
     expected = figures(name)["train"]
     exact = np.load(REFERENCE / "float64.npz")
     model = as_in_reference(build(composed(chosen(name)))).double()

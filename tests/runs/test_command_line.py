@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.support import ROOT, write_coco
 
@@ -70,6 +73,8 @@ def test_a_run_leaves_what_its_folder_promises(straight_run: Path) -> None:
         "metrics.json",
         "history.json",
         "predictions.png",
+        "report.html",
+        "analysis.json",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "model/model.safetensors",
@@ -89,10 +94,42 @@ def test_a_run_leaves_what_its_folder_promises(straight_run: Path) -> None:
 @pytest.mark.parametrize("what", ["run", "checkpoints/best.ckpt", "model"])
 def test_evaluation_gives_the_numbers_of_training(straight_run: Path, tmp_path: Path, what: str) -> None:
     source = f"run={straight_run}" if what == "run" else f"checkpoint={straight_run / what}"
-    run("eval.py", source, "trainer=cpu", f"hydra.run.dir={tmp_path}")
+    output = run("eval.py", source, "trainer=cpu", f"hydra.run.dir={tmp_path}")
+    assert "Worst classes" in output
+    assert (tmp_path / "report.html").is_file()
     assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(
         (straight_run / "metrics.json").read_text()
     )
+
+
+def test_predictions_in_coco_format_give_pycocotools_the_ap_of_the_run(
+    straight_run: Path, small_set: Path, tmp_path: Path
+) -> None:
+    annotations = small_set / "annotations.json"
+    source = [f"run={straight_run}", f"source={small_set / 'images'}", f"annotations={annotations}", "device=cpu"]
+    run("predict.py", *source, "threshold=0", "formats=[coco]", f"output={tmp_path}")
+    truth = COCO(str(annotations))
+    evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / "predictions.json")), "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    metrics = json.loads((straight_run / "metrics.json").read_text())
+    assert metrics["AP"] > 0
+    assert evaluation.stats[0] == pytest.approx(metrics["AP"], abs=1e-6)
+
+
+def test_tensorboard_gets_settings_curves_and_validation_losses(straight_run: Path) -> None:
+    events = EventAccumulator(str(straight_run / "tensorboard"), {"images": 0, "scalars": 0}).Reload()
+    assert {"val/predictions", "val/precision_and_recall", "val/f1_and_threshold"} <= set(events.Tags()["images"])
+    assert {"val/loss", "val/loss_vfl", "val/best_threshold", "final/AP"} <= set(events.Tags()["scalars"])
+    settings = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
+    assert b"recipe.learning_rate" in settings
+
+
+def test_evaluation_refuses_more_decoder_layers_than_there_are(straight_run: Path, tmp_path: Path) -> None:
+    options = [f"run={straight_run}", "trainer=cpu", f"hydra.run.dir={tmp_path}"]
+    message = last_line(run("eval.py", *options, "num_eval_layers=9", expect=2))
+    assert "num_eval_layers=9: this model's decoder has layers 1 to 2" in message
 
 
 def test_a_resumed_run_ends_like_one_that_never_stopped(straight_run: Path, small_set: Path, tmp_path: Path) -> None:

@@ -20,7 +20,9 @@ from rtdetrv2_train.runs.export import export, export_huggingface, export_refere
 from rtdetrv2_train.runs.load import restore
 from rtdetrv2_train.runs.model_config import use_decoder_layers
 from rtdetrv2_train.runs.predict import Detector
+from rtdetrv2_train.weights.architecture import infer_architecture
 from rtdetrv2_train.weights.checkpoints import read_checkpoint
+from rtdetrv2_train.weights.huggingface import huggingface_config
 from rtdetrv2_train.weights.model_folder import ModelCard, write_model_folder
 from tests.support import ROOT, composed, fill, largest_difference, made
 
@@ -92,6 +94,29 @@ def test_transformers_opens_an_export_and_predicts_the_same(r18vd: Detector, tmp
         [[classes[name] for name in names], theirs["scores"].numpy() * 100, theirs["boxes"].numpy()]
     )
     assert largest_difference(mine, other) < 0.01
+
+
+@pytest.mark.parametrize("name", ["r18vd", "r34vd", "r50vd_m", "r50vd", "r101vd"])
+def test_a_model_that_transformers_made_goes_both_ways(name: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    facts = infer_architecture(build_model(name, num_classes=80).state_dict())
+    torch.manual_seed(0)
+    config = transformers.RTDetrV2Config.from_dict(huggingface_config(facts, [f"class {i}" for i in range(80)]))
+    model = transformers.RTDetrV2ForObjectDetection(config).eval()
+    with torch.no_grad():  # box heads start at zero, which would hide an exchange of layers
+        for parameter in model.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    model.save_pretrained(tmp_path / "theirs")
+    detector = load_detector(tmp_path / "theirs", device="cpu")
+    images = made.image("image", 1, 192, 192)
+    with torch.no_grad():
+        theirs, ours = model(images), detector.model(images)
+    wanted = rows_of(theirs.logits, theirs.pred_boxes)
+    assert largest_difference(rows_of(ours.logits, ours.boxes), wanted) < 1e-4
+
+    folder = export_huggingface(detector, tmp_path / "back")
+    again = transformers.RTDetrV2ForObjectDetection.from_pretrained(folder).state_dict()
+    assert all(torch.equal(again[key], tensor) for key, tensor in model.state_dict().items())
 
 
 def test_layers_that_are_not_used_are_not_exported(tmp_path: Path) -> None:

@@ -129,6 +129,17 @@ def test_the_image_processor_only_resizes_and_rescales(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path).image_size == (96, 160)
 
 
+def test_reading_a_folder_for_images_that_are_not_square_says_that_predictions_differ(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for size in ((96, 96), (96, 160)):
+        write_huggingface_folder(tmp_path, small_model().state_dict(), list("abcd"), image_size=size)
+        read_checkpoint(tmp_path)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 1
+    assert "images of 96 x 160, which are not square" in messages[0]
+
+
 def test_what_transformers_cannot_express_is_refused(hollow_weights: Weights) -> None:
     facts = infer_architecture(hollow_weights("r18vd"))
     with pytest.raises(UserError, match=r"one number of sampling points.*\[2, 4, 6\]"):

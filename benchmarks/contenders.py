@@ -1,0 +1,192 @@
+"""The same detector in three implementations, each trained and evaluated as its own project does it.
+
+``ours``; ``huggingface``, RTDetrV2ForObjectDetection of transformers; ``authors``, from a checkout of their repository.
+The nano model has our backbone in all but Hugging Face's, as theirs comes in the published widths only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rtdetrv2_train.api import build_criterion, build_model, fuse
+from rtdetrv2_train.batch import Targets
+from rtdetrv2_train.model.layers import FrozenBatchNorm2d
+from rtdetrv2_train.weights.architecture import infer_architecture
+from rtdetrv2_train.weights.huggingface import huggingface_config
+
+CLASSES = 80
+LEARNING_RATE, WEIGHT_DECAY, MAX_GRADIENT_NORM = 1e-4, 1e-4, 0.1
+AUTHORS_CONFIGS = {"r18vd": "r18vd_120e", "r34vd": "r34vd_120e", "r50vd": "r50vd_6x", "r101vd": "r101vd_6x"}
+
+
+class Contender:
+    """One implementation of a model.
+
+    Args:
+        name: of the model.
+        size: side of the square images.
+        batch: images of a batch.
+        boxes: ground-truth boxes of each image.
+        frozen_norms: whether the backbone's norms are fixed whatever the model's configuration says.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self, name: str, size: int, batch: int, boxes: int, frozen_norms: bool = False) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.rand(batch, 3, size, size, generator=generator)
+        centres = torch.rand(batch, boxes, 2, generator=generator) * 0.6 + 0.2
+        sides = torch.rand(batch, boxes, 2, generator=generator) * 0.3 + 0.05
+        self.boxes = torch.cat([centres, sides], -1)
+        self.labels = torch.randint(0, CLASSES, (batch, boxes), generator=generator)
+        self.build(name, frozen_norms)
+
+    def build(self, name: str, frozen_norms: bool) -> None:
+        """Make ``model`` and ``optimizer``."""
+        raise NotImplementedError
+
+    def forward(self) -> Any:
+        """The output in training."""
+        raise NotImplementedError
+
+    def loss(self, output: Any) -> Tensor:
+        """Matching and the sum of all terms."""
+        raise NotImplementedError
+
+    def train_step(self) -> None:
+        """Forward, loss, backward, clipping, optimizer."""
+        loss = self.loss(self.forward())
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
+        self.optimizer.step()
+
+    def predictor(self, compiled: bool) -> Callable[[], Any]:
+        """Detection in the fastest form that the project offers."""
+        raise NotImplementedError
+
+
+class Ours(Contender):
+    """This project."""
+
+    def build(self, name: str, frozen_norms: bool) -> None:
+        self.model = build_model(name, CLASSES).train()
+        if frozen_norms:
+            freeze_norms(self.model.get_submodule("backbone"))
+        self.criterion = build_criterion(name)
+        self.targets = Targets.from_list(
+            [{"boxes": boxes, "labels": labels} for boxes, labels in zip(self.boxes, self.labels, strict=True)]
+        )
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(parameters, LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+
+    def forward(self) -> Any:
+        return self.model(self.images, self.targets)
+
+    def loss(self, output: Any) -> Tensor:
+        return torch.stack(tuple(self.criterion(output, self.targets).values())).sum()
+
+    def predictor(self, compiled: bool) -> Callable[[], Any]:
+        model = fuse(self.model.eval()).to(memory_format=torch.channels_last)
+        images = self.images.contiguous(memory_format=torch.channels_last)
+        if compiled:
+            model = torch.compile(model)
+        return lambda: model(images)
+
+
+class HuggingFace(Contender):
+    """``transformers``."""
+
+    def build(self, name: str, frozen_norms: bool) -> None:
+        import transformers
+
+        facts = infer_architecture(build_model(name, CLASSES).state_dict())
+        blocks = facts.csp_blocks
+        if blocks != 3:
+            raise SystemExit(f"Hugging Face's fusion blocks are 3, those of {name} {blocks}")
+        content = huggingface_config(facts, [f"class {index}" for index in range(CLASSES)])
+        content["freeze_backbone_batch_norms"] = frozen_norms or content["freeze_backbone_batch_norms"]
+        self.model = transformers.RTDetrV2ForObjectDetection(transformers.RTDetrV2Config.from_dict(content)).train()
+        self.targets = [
+            {"boxes": boxes, "class_labels": labels} for boxes, labels in zip(self.boxes, self.labels, strict=True)
+        ]
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+
+    def forward(self) -> Any:
+        return self.model(self.images, labels=self.targets)
+
+    def loss(self, output: Any) -> Tensor:
+        loss: Tensor = output.loss
+        return loss
+
+    def predictor(self, compiled: bool) -> Callable[[], Any]:
+        model = torch.compile(self.model.eval()) if compiled else self.model.eval()
+        return lambda: model(self.images)
+
+
+class Authors(Contender):
+    """``rtdetrv2_pytorch`` of the checkout that the environment variable ``RTDETR_AUTHORS`` names."""
+
+    def build(self, name: str, frozen_norms: bool) -> None:
+        checkout = Path(os.environ["RTDETR_AUTHORS"]).resolve()
+        sys.path.insert(0, str(checkout))
+        os.chdir(checkout)
+        from src.core import YAMLConfig
+
+        base = AUTHORS_CONFIGS.get(name, AUTHORS_CONFIGS["r18vd"])
+        changes: dict[str, Any] = {"PResNet": {"pretrained": False, **({"freeze_norm": True} if frozen_norms else {})}}
+        if name == "nano":
+            nano = build_model("nano", CLASSES)
+            decoder = nano.decoder
+            width = nano.encoder.width
+            common = {"hidden_dim": width, "nhead": 4, "dim_feedforward": 128}
+            changes["HybridEncoder"] = {
+                **common, "in_channels": nano.backbone.out_channels, "expansion": 0.5, "depth_mult": 0.34
+            }  # fmt: skip
+            changes["RTDETRTransformerv2"] = {
+                **common, "feat_channels": [width] * 3, "num_layers": len(decoder.dec_score_head),
+                "num_queries": decoder.num_queries, "num_denoising": decoder.num_denoising,
+            }  # fmt: skip
+            changes["eval_spatial_size"] = [128, 128]
+        config = YAMLConfig(f"configs/rtdetrv2/rtdetrv2_{base}_coco.yml", **changes)
+        self.model = config.model.train()
+        if name == "nano":
+            self.model.backbone = nano.backbone
+        self.criterion = config.criterion.train()
+        self.targets = [
+            {"boxes": boxes, "labels": labels} for boxes, labels in zip(self.boxes, self.labels, strict=True)
+        ]
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+
+    def forward(self) -> Any:
+        return self.model(self.images, targets=self.targets)
+
+    def loss(self, output: Any) -> Tensor:
+        terms: dict[str, Tensor] = self.criterion(output, self.targets)
+        return torch.stack(tuple(terms.values())).sum()
+
+    def predictor(self, compiled: bool) -> Callable[[], Any]:
+        model = self.model.deploy()
+        model = torch.compile(model) if compiled else model
+        return lambda: model(self.images)
+
+
+def freeze_norms(module: nn.Module) -> None:
+    """Put a frozen norm with the same values in the place of every batch norm."""
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                frozen = FrozenBatchNorm2d(child.num_features, child.eps)
+                frozen.load_state_dict(child.state_dict(), strict=False)
+                setattr(parent, name, frozen)
+
+
+CONTENDERS: dict[str, type[Contender]] = {"ours": Ours, "huggingface": HuggingFace, "authors": Authors}

@@ -1,0 +1,106 @@
+"""Time and memory of COCO metrics on made-up detections of 5,000 images: ``python benchmarks/evaluation.py``.
+
+Every backend computes the same metrics in a process of its own, one after the other, round after round; the medians
+count. The time is that from collected detections to all numbers; the memory is the process's highest, with PyTorch and
+the detections themselves in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rtdetrv2_train.batch import Detections
+from rtdetrv2_train.evaluation.backends import BACKENDS
+from rtdetrv2_train.evaluation.coco import CocoEvaluator
+
+ROOT = Path(__file__).resolve().parents[1]
+CLASSES = 80
+DETECTIONS = 292  # of each image: 1.46 million in 5,000, as a model of 300 queries gives
+BOXES = 7  # of each image on average
+
+
+def made_up(num_images: int, seed: int = 0) -> tuple[dict[str, Any], Detections]:
+    """Ground truth, and detections of which half are shifted boxes of it and half are nothing."""
+    rng = np.random.default_rng(seed)
+    images = np.repeat(np.arange(num_images), rng.poisson(BOXES, num_images))
+    corners, sizes = rng.uniform(0, 500, (len(images), 2)), np.exp(rng.normal(4, 0.9, (len(images), 2)))
+    classes = rng.integers(0, CLASSES, len(images))
+    truth = {
+        "images": [{"id": image} for image in range(num_images)],
+        "categories": [{"id": number, "name": f"class {number}"} for number in range(CLASSES)],
+        "annotations": [
+            {"id": number, "image_id": image, "category_id": category, "bbox": [*corner, *size], "iscrowd": 0}
+            for number, (image, category, corner, size) in enumerate(
+                zip(images.tolist(), classes.tolist(), corners.tolist(), sizes.tolist(), strict=True)
+            )
+        ],
+    }
+    first, count = np.searchsorted(images, np.arange(num_images)), np.bincount(images, minlength=num_images)
+    shape = (num_images, DETECTIONS)
+    chosen = np.minimum(first[:, None] + rng.integers(0, 1_000, shape) % np.maximum(count, 1)[:, None], len(images) - 1)
+    low = corners[chosen] + rng.normal(0, 0.15, (*shape, 2)) * sizes[chosen]
+    high = low + sizes[chosen] * np.exp(rng.normal(0, 0.15, (*shape, 2)))
+    labels = np.where(rng.random(shape) < 0.5, classes[chosen], rng.integers(0, CLASSES, shape))
+    boxes = torch.from_numpy(np.concatenate([low, high], -1)).float()
+    return truth, Detections(torch.from_numpy(labels), boxes, torch.from_numpy(rng.random(shape)).float())
+
+
+def measure(backend: str, num_images: int) -> dict[str, Any]:
+    """Time, memory and numbers of one backend, in this process."""
+    truth, detections = made_up(num_images)
+    evaluator = CocoEvaluator(truth, range(CLASSES), backend)
+    evaluator.update(detections, torch.arange(num_images))
+    began = time.perf_counter()
+    metrics = evaluator.compute()
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "seconds": seconds,
+        "megabytes": peak / (2**20 if platform.system() == "Darwin" else 2**10),
+        "metrics": metrics.as_dict(),
+    }
+
+
+def main() -> None:
+    """Print a table of the medians."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=5_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--measure", choices=BACKENDS, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        sys.stdout.write(json.dumps(measure(arguments.measure, arguments.images)))
+        return
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in BACKENDS}
+    for _ in range(arguments.rounds):
+        for name, rounds in results.items():
+            command = [sys.executable, __file__, "--measure", name, "--images", str(arguments.images)]
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            rounds.append(json.loads(subprocess.run(command, env=environment, check=True, capture_output=True).stdout))
+    reference = results["pycocotools"]
+    sys.stdout.write(f"{arguments.images} images, {os.cpu_count()} cores, medians of {arguments.rounds} rounds\n")
+    for name, rounds in results.items():
+        seconds, megabytes = (statistics.median(r[key] for r in rounds) for key in ("seconds", "megabytes"))
+        ratios = [theirs["seconds"] / ours["seconds"] for theirs, ours in zip(reference, rounds, strict=True)]
+        equal = all(ours["metrics"] == reference[0]["metrics"] for ours in rounds)
+        sys.stdout.write(
+            f"{name:12} {seconds:8.2f} s  {statistics.median(ratios):6.1f} times as fast  {megabytes:6.0f} MB  "
+            f"{'all numbers equal' if equal else 'NUMBERS DIFFER'}\n"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Speed and memory of training and inference beside Hugging Face's and the authors' code.
+
+    python -m benchmarks.speed                                  # all workloads, five rounds
+    python -m benchmarks.speed --authors RT-DETR/rtdetrv2_pytorch train-r18vd-320 criterion-300
+
+Every contender is measured in a process of its own, one after the other, round after round, so that a machine that
+slows down slows all of them. What counts is the median over rounds of the ratio within a round. Figures of the machine
+itself, a large matrix product and a large convolution, are measured in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from benchmarks.contenders import CONTENDERS, Contender
+from benchmarks.counting import OperationCounter
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is measured.
+
+    Attributes:
+        task: ``train`` (a whole step), ``criterion`` (with matching), ``infer`` or ``count`` (operations of a step).
+        model: name of the model.
+        size: side of the images.
+        batch: images of a batch.
+        boxes: ground-truth boxes of each image.
+        frozen_norms: fix the backbone's norms, as Hugging Face's training does.
+        compiled: use ``torch.compile`` for inference.
+        contenders: who takes part.
+    """
+
+    task: str
+    model: str
+    size: int
+    batch: int
+    boxes: int = 8
+    frozen_norms: bool = False
+    compiled: bool = False
+    contenders: tuple[str, ...] = tuple(CONTENDERS)
+
+
+OURS_AND_AUTHORS = ("ours", "authors")
+WORKLOADS = {
+    "train-nano-128": Workload("train", "nano", 128, 16, contenders=OURS_AND_AUTHORS),
+    "train-r18vd-320": Workload("train", "r18vd", 320, 8, contenders=OURS_AND_AUTHORS),
+    "train-r18vd-640": Workload("train", "r18vd", 640, 4, contenders=OURS_AND_AUTHORS),
+    "train-r50vd-640": Workload("train", "r50vd", 640, 2),
+    "train-r18vd-320-frozen": Workload("train", "r18vd", 320, 8, frozen_norms=True, contenders=("ours", "huggingface")),
+    "criterion-8": Workload("criterion", "r50vd", 256, 4, 8, contenders=OURS_AND_AUTHORS),
+    "criterion-60": Workload("criterion", "r50vd", 256, 4, 60, contenders=OURS_AND_AUTHORS),
+    "criterion-300": Workload("criterion", "r50vd", 256, 4, 300, contenders=OURS_AND_AUTHORS),
+    "infer-r18vd-1": Workload("infer", "r18vd", 640, 1),
+    "infer-r18vd-8": Workload("infer", "r18vd", 640, 8),
+    "infer-r50vd-1": Workload("infer", "r50vd", 640, 1),
+    "infer-r18vd-1-compiled": Workload("infer", "r18vd", 640, 1, compiled=True, contenders=("ours", "authors")),
+    "count-r50vd": Workload("count", "r50vd", 256, 4, contenders=OURS_AND_AUTHORS),
+}
+
+
+def measure(workload: Workload, contender: str, repeats: int) -> dict[str, float]:
+    """The figures of one contender, in this process."""
+    if contender == "machine":
+        return machine()
+    entry = CONTENDERS[contender](workload.model, workload.size, workload.batch, workload.boxes, workload.frozen_norms)
+    if workload.task == "count":
+        return operations(entry)
+    if workload.task == "train":
+        seconds = median_seconds(entry.train_step, repeats)
+    elif workload.task == "criterion":
+        output = entry.forward()
+        seconds = median_seconds(lambda: entry.loss(output), repeats)
+    else:
+        predict = entry.predictor(workload.compiled)
+        with torch.inference_mode():
+            seconds = median_seconds(predict, repeats)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"seconds": seconds, "megabytes": peak / (2**20 if platform.system() == "Darwin" else 2**10)}
+
+
+def median_seconds(function: Callable[[], Any], repeats: int) -> float:
+    """After two calls to warm up."""
+    times = []
+    for _ in range(repeats + 2):
+        began = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[2:])
+
+
+def operations(entry: Contender) -> dict[str, float]:
+    """Dispatched operations of one training step, and reads of the device among them."""
+    entry.train_step()
+    with OperationCounter() as forward:
+        output = entry.forward()
+    with OperationCounter() as criterion:
+        loss = entry.loss(output)
+    with OperationCounter() as backward:
+        loss.backward()
+    return {
+        "forward": forward.operations,
+        "criterion": criterion.operations,
+        "backward": backward.operations,
+        "reads": forward.reads + criterion.reads + backward.reads,
+    }
+
+
+def machine() -> dict[str, float]:
+    """GFLOP/s of a product of 2048 x 2048 matrices and of a 3x3 convolution."""
+    left, right = torch.rand(2048, 2048), torch.rand(2048, 2048)
+    images, kernel = torch.rand(8, 128, 80, 80), torch.rand(128, 128, 3, 3)
+    product = median_seconds(lambda: left @ right, 10)
+    convolution = median_seconds(lambda: F.conv2d(images, kernel, padding=1), 10)
+    return {"product": 2 * 2048**3 / product / 1e9, "convolution": 2 * 8 * 80**2 * 128**2 * 9 / convolution / 1e9}
+
+
+def in_own_process(workload: str, contender: str, arguments: argparse.Namespace) -> dict[str, float]:
+    """``measure``, in a fresh interpreter."""
+    command = [sys.executable, "-m", "benchmarks.speed", workload, "--measure", contender]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RTDETR_AUTHORS": str(arguments.authors or "")}
+    result = subprocess.run(
+        [*command, "--repeats", str(arguments.repeats)], cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True
+    )
+    figures: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
+    return figures
+
+
+def report(name: str, workload: Workload, rounds: dict[str, list[dict[str, float]]]) -> None:
+    """One line for each contender: medians, and how ours compares with it within the rounds."""
+    for contender, figures in rounds.items():
+        middle = {key: statistics.median(figure[key] for figure in figures) for key in figures[0]}
+        line = f"| {name} | {contender} | " + ", ".join(f"{key} {value:.4g}" for key, value in middle.items())
+        if workload.task != "count" and contender != "ours":
+            for key in middle:
+                ratios = [theirs[key] / ours[key] for theirs, ours in zip(figures, rounds["ours"], strict=True)]
+                line += f", {key} to ours {statistics.median(ratios):.2f}"
+        sys.stdout.write(line + " |\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)}; default: all")
+    parser.add_argument("--authors", type=Path, help="rtdetrv2_pytorch in a checkout of lyuwenyu/RT-DETR")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5, help="steps timed in each process")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if unknown := set(arguments.workloads) - set(WORKLOADS):
+        parser.error(f"unknown workload {', '.join(sorted(unknown))}: use {', '.join(WORKLOADS)}")
+    if arguments.measure:
+        result = measure(WORKLOADS[arguments.workloads[0]], arguments.measure, arguments.repeats)
+        sys.stdout.write(json.dumps(result) + "\n")
+        return
+    first = next(iter(WORKLOADS))
+    ceiling = in_own_process(first, "machine", arguments)
+    sys.stdout.write(f"{os.cpu_count()} cores, PyTorch {torch.__version__}, rounds: {arguments.rounds}; machine: ")
+    sys.stdout.write(", ".join(f"{key} {value:.0f} GFLOP/s" for key, value in ceiling.items()) + "\n\n")
+    sys.stdout.write("| workload | contender | medians |\n|---|---|---|\n")
+    for name in arguments.workloads or WORKLOADS:
+        workload = WORKLOADS[name]
+        taking_part = [c for c in workload.contenders if c != "authors" or arguments.authors]
+        rounds: dict[str, list[dict[str, float]]] = {contender: [] for contender in taking_part}
+        for _ in range(1 if workload.task == "count" else arguments.rounds):
+            for contender, figures in rounds.items():
+                figures.append(in_own_process(name, contender, arguments))
+        report(name, workload, rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The programs that count COCO's precision and recall: pycocotools, the reference, and faster ones with equal numbers.
+
+All get the same ranks in place of ids, so that they break ties between equal scores alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdetrv2_train.errors import UserError, nearest
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What a program counted. T IoUs, R recalls, K classes, A areas (all, small, medium, large), M detection limits.
+
+    Attributes:
+        summary: the twelve numbers, in pycocotools' order.
+        precision: ``[T, R, K, A, M]``, at recalls from 0 to 1 in steps of 0.01; -1 where nothing is to be found.
+        recall: ``[T, K, A, M]``, the highest one; -1 where nothing is to be found.
+    """
+
+    summary: list[float]
+    precision: NDArray[np.float64]
+    recall: NDArray[np.float64]
+
+
+Backend = Callable[[Mapping[str, Any], NDArray[np.float64]], Counted]
+
+
+def pycocotools(truth: Mapping[str, Any], found_D7: NDArray[np.float64]) -> Counted:
+    """Count with pycocotools, the reference; some minutes for COCO's validation set.
+
+    Args:
+        truth: COCO-style ground truth; ids of images and categories are ranks from 1.
+        found_D7: image, left, top, width, height, score, category of each detection.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    # Not loadRes: it refuses an evaluation without detections.
+    found = [
+        {
+            "id": number,
+            "image_id": int(image),
+            "category_id": int(category),
+            "bbox": [left, top, width, height],
+            "area": width * height,
+            "score": score,
+            "iscrowd": 0,
+        }
+        for number, (image, left, top, width, height, score, category) in enumerate(found_D7.tolist(), start=1)
+    ]
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress, and the table that it also returns
+        contents = []
+        for annotations in (truth["annotations"], found):
+            content = COCO()
+            content.dataset = {**truth, "annotations": annotations}
+            content.createIndex()
+            contents.append(content)
+        return _counted(COCOeval(*contents, "bbox"))
+
+
+def ultrafast(truth: Mapping[str, Any], found_D7: NDArray[np.float64]) -> Counted:
+    """Count with ultrafast-pycocotools, in seconds; arguments as for :func:`pycocotools`."""
+    from ultrafast_pycocotools import COCO, COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        content = COCO(dict(truth), verbose=False)
+        return _counted(COCOeval(content, content.loadRes(found_D7), "bbox"))
+
+
+BACKENDS: dict[str, tuple[str, Backend]] = {
+    "ultrafast": ("ultrafast_pycocotools", ultrafast),
+    "pycocotools": ("pycocotools", pycocotools),
+}
+"""Module and function of each program, the fastest first."""
+
+
+def backend_named(name: str = AUTO) -> Backend:
+    """The program of a name.
+
+    Args:
+        name: one of :data:`BACKENDS`, or ``auto`` for the fastest that is installed.
+
+    Raises:
+        UserError: if there is none of this name, or it is not installed.
+    """
+    if name == AUTO:
+        return next(function for module, function in BACKENDS.values() if importlib.util.find_spec(module))
+    if name not in BACKENDS:
+        options = [AUTO, *BACKENDS]
+        raise UserError(f"there is no evaluation.backend={name}: {nearest(name, options)}use {', '.join(options)}")
+    module, function = BACKENDS[name]
+    if importlib.util.find_spec(module) is None:
+        raise UserError(
+            f"evaluation.backend={name} is not installed: pip install {module.replace('_', '-')}, or use {AUTO}"
+        )
+    return function
+
+
+def _counted(evaluation: Any) -> Counted:
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    counted = evaluation.eval
+    summary = [float(number) for number in evaluation.stats]
+    return Counted(summary, np.asarray(counted["precision"]), np.asarray(counted["recall"]))

@@ -1,0 +1,1 @@
+"""Where images to predict on come from, how large ones are cut into tiles, what is written. Knows no model."""

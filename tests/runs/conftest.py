@@ -1,0 +1,25 @@
+"""A small model to predict with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from rtdetrv2_train import build_model
+from rtdetrv2_train.weights.model_folder import ModelCard, write_model_folder
+from tests.support import composed, fill
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ``nano`` model of three classes with made-up weights, which is never sure."""
+    folder = tmp_path_factory.mktemp("nano") / "model"
+    model = build_model("nano", num_classes=3)
+    fill(model)
+    config = composed("model=nano", "model.architecture.decoder.num_classes=3")
+    architecture = OmegaConf.to_container(config.model.architecture, resolve=True)
+    card = ModelCard(architecture, ("red", "green", "blue"), (3, 5, 7), (128, 128))
+    write_model_folder(folder, model.state_dict(), card)
+    return folder
