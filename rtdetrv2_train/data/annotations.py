@@ -1,7 +1,8 @@
 """The annotations of a detection data set, read once from a COCO file into flat arrays.
 
 Flat arrays instead of dictionaries, because data loader workers share the memory of the process that forked them only
-as long as nothing touches it, and looking at a Python object already does.
+as long as nothing touches it, and looking at a Python object already does. The arrays are mapped from the file's index,
+so that processes that have nothing to do with each other share them too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdetrv2_train.data.coco_file import AnnotationProblem, CocoContent, read_coco_file
+from rtdetrv2_train.data.coco_file import NO_ID, AnnotationProblem, CocoContent, read_coco_file
+from rtdetrv2_train.data.columns import ColumnFile
+from rtdetrv2_train.data.index import SIZES_FROM, Content, open_index
 from rtdetrv2_train.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -45,6 +48,7 @@ class CocoAnnotations:
         raw_areas: float64 ``[M]``, square pixels.
         raw_crowd: int64 ``[M]``, the file's ``iscrowd``.
         problems: the boxes left out of training, and why.
+        index: the file that the arrays are mapped from; None where they are in memory.
     """
 
     annotation_file: Path
@@ -65,6 +69,7 @@ class CocoAnnotations:
     raw_areas: NDArray[np.float64]
     raw_crowd: NDArray[np.int64]
     problems: tuple[AnnotationProblem, ...]
+    index: ColumnFile | None = None
 
     @classmethod
     def load(cls, annotation_file: Path, image_folder: Path) -> CocoAnnotations:
@@ -77,30 +82,35 @@ class CocoAnnotations:
         Raises:
             UserError: if the file is missing or is not a COCO annotation file.
         """
-        content = read_coco_file(Path(annotation_file), Path(image_folder))
-        boxes, labels, offsets, problems = _training_targets(content)
+        annotation_file, image_folder = Path(annotation_file), Path(image_folder)
+        try:
+            index = open_index(annotation_file, image_folder, lambda: _indexed(annotation_file, image_folder))
+        except OSError as error:
+            raise UserError(f"the annotation file '{annotation_file}' cannot be read: {error.strerror}") from error
+        facts, arrays = (index.facts, index.arrays) if isinstance(index, ColumnFile) else index
         annotations = cls(
-            annotation_file=Path(annotation_file),
-            image_folder=Path(image_folder),
-            image_ids=content.image_ids,
-            file_names=content.file_names,
-            heights=content.heights,
-            widths=content.widths,
-            category_ids=content.category_ids,
-            class_names=content.class_names,
-            offsets=offsets,
-            boxes=boxes,
-            labels=labels,
-            raw_ids=content.ids,
-            raw_image_ids=content.box_image_ids,
-            raw_category_ids=content.box_category_ids,
-            raw_boxes=content.boxes,
-            raw_areas=content.areas,
-            raw_crowd=content.crowd,
-            problems=tuple(problems),
+            annotation_file=annotation_file,
+            image_folder=image_folder,
+            category_ids=tuple(facts["category_ids"]),
+            class_names=tuple(facts["class_names"]),
+            problems=tuple(AnnotationProblem(*problem) for problem in facts["problems"]),
+            index=index if isinstance(index, ColumnFile) else None,
+            **arrays,
         )
         annotations._log_summary()
         return annotations
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which opens the index itself: the names of arrays in place of what lies in it."""
+        inside = {id(values): name for name, values in self.index.arrays.items()} if self.index else {}
+        return {
+            name: _InIndex(inside[id(value)]) if id(value) in inside else value for name, value in vars(self).items()
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        index = state["index"]
+        for name, value in state.items():
+            object.__setattr__(self, name, index.arrays[value.name] if isinstance(value, _InIndex) else value)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -114,7 +124,7 @@ class CocoAnnotations:
     def targets(self, index: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Boxes ``[n, 4]`` (xyxy pixels) and labels ``[n]`` to train image number ``index`` on."""
         of_image = slice(self.offsets[index], self.offsets[index + 1])
-        return self.boxes[of_image], self.labels[of_image]
+        return self.boxes[of_image].copy(), self.labels[of_image].copy()
 
     def path(self, index: int) -> Path:
         """File of image number ``index``."""
@@ -232,6 +242,41 @@ class CocoAnnotations:
             )
 
 
+@dataclass(frozen=True)
+class _InIndex:
+    """Stands for an array of the index."""
+
+    name: str
+
+
+def _indexed(annotation_file: Path, image_folder: Path) -> Content:
+    """What the index of an annotation file holds."""
+    content = read_coco_file(annotation_file, image_folder)
+    boxes, labels, offsets, problems = _training_targets(content)
+    facts = {
+        "category_ids": content.category_ids,
+        "class_names": content.class_names,
+        SIZES_FROM: str(image_folder) if content.sizes_from_images else None,
+        "problems": [(problem.file_name, problem.annotation_id, problem.reason) for problem in problems],
+    }
+    arrays = {
+        "image_ids": content.image_ids,
+        "file_names": content.file_names,
+        "heights": content.heights,
+        "widths": content.widths,
+        "offsets": offsets,
+        "boxes": boxes,
+        "labels": labels,
+        "raw_ids": content.ids,
+        "raw_image_ids": content.box_image_ids,
+        "raw_category_ids": content.box_category_ids,
+        "raw_boxes": content.boxes,
+        "raw_areas": content.areas,
+        "raw_crowd": content.crowd,
+    }
+    return facts, arrays
+
+
 def _training_targets(
     content: CocoContent,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], list[AnnotationProblem]]:
@@ -254,7 +299,8 @@ def _training_targets(
 
     def named(position: int, reason: str) -> AnnotationProblem:
         file_name = str(content.file_names[images[position]]) if known_image[position] else ""
-        return AnnotationProblem(file_name, content.original_ids[position], reason)
+        number = int(content.original_ids[position])
+        return AnnotationProblem(file_name, None if number == NO_ID else number, reason)
 
     problems = list(content.unreadable)
     target = content.crowd == 0

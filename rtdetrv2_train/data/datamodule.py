@@ -8,22 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import albumentations as A
-import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
 
 from rtdetrv2_train.data.annotations import CocoAnnotations
-from rtdetrv2_train.data.dataset import DetectionDataset, collate, limit_threads
-from rtdetrv2_train.data.pipeline import TrainingPipeline
-from rtdetrv2_train.data.sampler import SIZE_STEP, EvalBatchSampler, TrainBatchSampler
+from rtdetrv2_train.data.cache import ImageCache, cache_file
+from rtdetrv2_train.data.dataset import DetectionDataset
+from rtdetrv2_train.data.index import cache_folder
+from rtdetrv2_train.data.loader import BatchLoader, automatic_workers
+from rtdetrv2_train.data.pipeline import TrainingPipeline, Transform
+from rtdetrv2_train.data.sampler import SIZE_STEP, EvalBatchSampler, TrainBatchSampler, repeat_factors, scaled_size
 from rtdetrv2_train.data.schedule import AugmentationSchedule
 from rtdetrv2_train.errors import UserError
 
 logger = logging.getLogger(__name__)
-
-# A worker makes some 60 strongly augmented images of 640 x 640 a second.
-_MOST_WORKERS = 16
 
 
 class CocoDataModule(LightningDataModule):
@@ -49,6 +46,9 @@ class CocoDataModule(LightningDataModule):
             most 16.
         seed: of shuffling, batch sizes and augmentation.
         on_bad_image: ``raise`` or ``skip`` (see `DetectionDataset`).
+        repeat_threshold: images of classes in less than this share of all images are seen more often in training (see
+            `repeat_factors`); None: all equally often.
+        cache: ``ram`` or ``disk``: keep decoded training images there (see `ImageCache`); None: decode them each time.
 
     Raises:
         UserError: if an argument makes no sense.
@@ -60,7 +60,7 @@ class CocoDataModule(LightningDataModule):
         train: Mapping[str, str],
         val: Mapping[str, str],
         image_size: Sequence[int],
-        transforms: Mapping[str, A.BasicTransform | None],
+        transforms: Mapping[str, Transform | None],
         schedule: Mapping[str, Mapping[str, int | None] | None],
         reference_epochs: int,
         max_epochs: int,
@@ -70,6 +70,8 @@ class CocoDataModule(LightningDataModule):
         num_workers: int | Literal["auto"] = "auto",
         seed: int = 0,
         on_bad_image: Literal["raise", "skip"] = "raise",
+        repeat_threshold: float | None = None,
+        cache: Literal["ram", "disk"] | None = None,
     ) -> None:
         super().__init__()
         self.root = Path(root)
@@ -86,6 +88,14 @@ class CocoDataModule(LightningDataModule):
         if on_bad_image not in ("raise", "skip"):
             raise UserError(f"data.on_bad_image is '{on_bad_image}': give 'raise' or 'skip'")
         self.on_bad_image = on_bad_image
+        if repeat_threshold is not None and not 0 < repeat_threshold <= 1:
+            raise UserError(f"data.repeat_threshold is {repeat_threshold}: give a share above 0 and up to 1, or null")
+        self.repeat_threshold = repeat_threshold
+        if cache not in ("ram", "disk", None):
+            raise UserError(f"data.cache is '{cache}': give 'ram', 'disk' or null")
+        self.cache = cache
+        self._datasets: list[DetectionDataset] = []
+        self._done = (0, 0)  # epoch and its batches that a resumed run has seen
         self._train_annotations: CocoAnnotations | None = None
         self._val_annotations: CocoAnnotations | None = None
 
@@ -154,7 +164,7 @@ class CocoDataModule(LightningDataModule):
         """Number of classes."""
         return self.train_annotations.num_classes
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> BatchLoader:
         """Batches to train on, for the rank of the trainer that this is attached to."""
         annotations = self.train_annotations
         if not len(annotations.boxes):
@@ -169,16 +179,37 @@ class CocoDataModule(LightningDataModule):
             self.schedule,
             rank,
             world_size,
+            repeats=None if self.repeat_threshold is None else repeat_factors(annotations, self.repeat_threshold),
         )
-        dataset = DetectionDataset(annotations, self.pipeline, self.schedule, self.seed, self.on_bad_image)
+        batches.resume_at(*self._done)
+        cache = self._image_cache(annotations)
+        dataset = DetectionDataset(annotations, self.pipeline, self.schedule, self.seed, self.on_bad_image, cache)
         return self._loader(dataset, batches)
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> BatchLoader:
         """Batches to evaluate on, for the rank of the trainer that this is attached to."""
         annotations = self.val_annotations
         rank, world_size = self._rank()
         batches = EvalBatchSampler(len(annotations), self.eval_batch_size, self.image_size, rank, world_size)
         return self._loader(DetectionDataset(annotations, seed=self.seed, on_bad_image=self.on_bad_image), batches)
+
+    def teardown(self, stage: str | None = None) -> None:
+        """Say how many images could not be read, where they were skipped."""
+        bad = sum(dataset.bad_image_count for dataset in self._datasets)
+        if bad:
+            logger.warning("%d images could not be read and were skipped; the log above names them", bad)
+        self._datasets.clear()
+
+    def state_dict(self) -> dict[str, int]:
+        """How far the run is: its epoch, and the batches of that epoch that were trained on."""
+        if self.trainer is None:
+            return {}
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        return {"epoch": self.trainer.current_epoch, "steps": progress.processed}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on where the run stopped, be it in the middle of an epoch."""
+        self._done = (state_dict["epoch"], state_dict["steps"])
 
     def _read(self, paths: Mapping[str, Path]) -> CocoAnnotations:
         annotations = CocoAnnotations.load(self.root / paths["annotations"], self.root / paths["images"])
@@ -211,30 +242,21 @@ class CocoDataModule(LightningDataModule):
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
 
-    def _worker_count(self) -> int:
-        if self.num_workers != "auto":
-            return int(self.num_workers)
-        local_processes = 1 if self.trainer is None else self.trainer.num_devices
-        return max(0, min(available_cores() // local_processes - 1, _MOST_WORKERS))
+    def _image_cache(self, annotations: CocoAnnotations) -> ImageCache | None:
+        if self.cache is None:
+            return None
+        sizes = [self.image_size, *(scaled_size(self.image_size, scale) for scale in self.multiscale)]
+        largest = (max(height for height, _ in sizes), max(width for _, width in sizes))
+        file = cache_file(annotations, largest, cache_folder()) if self.cache == "disk" else None
+        return ImageCache(annotations, largest, file)
 
-    def _loader(self, dataset: DetectionDataset, batches: Any) -> DataLoader[Any]:
-        workers = self._worker_count()
-        return DataLoader(
-            dataset,
-            batch_sampler=batches,
-            num_workers=workers,
-            collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=limit_threads,
-            persistent_workers=workers > 0,
-        )
-
-
-def available_cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    def _loader(self, dataset: DetectionDataset, batches: Any) -> BatchLoader:
+        self._datasets.append(dataset)
+        if self.num_workers == "auto":
+            workers = automatic_workers(1 if self.trainer is None else self.trainer.num_devices)
+        else:
+            workers = int(self.num_workers)
+        return BatchLoader(dataset, batches, workers)
 
 
 def _paths(name: str, paths: Mapping[str, str]) -> dict[str, Path]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +16,8 @@ from torch.utils.data import Dataset
 from rtdetrv2_train.batch import Batch, Targets
 from rtdetrv2_train.boxes import xyxy_to_cxcywh
 from rtdetrv2_train.data.annotations import CocoAnnotations
-from rtdetrv2_train.data.images import ImageArray, UnreadableImageError, read_image, resize_for_evaluation
+from rtdetrv2_train.data.cache import ImageCache
+from rtdetrv2_train.data.images import ImageArray, StoredImage, UnreadableImageError, read_image, resize_for_evaluation
 from rtdetrv2_train.data.pipeline import TrainingPipeline
 from rtdetrv2_train.data.sampler import SampleRequest
 from rtdetrv2_train.data.schedule import AugmentationSchedule
@@ -73,6 +74,7 @@ class DetectionDataset(Dataset[Sample]):
         on_bad_image: what to do about a missing or damaged image. ``raise``: stop. ``skip``: say so once, and put
             another image in its place for training, or a black one without detections for evaluation, so that the
             figures stay those of the whole set.
+        cache: of decoded images, for training.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class DetectionDataset(Dataset[Sample]):
         schedule: AugmentationSchedule | None = None,
         seed: int = 0,
         on_bad_image: Literal["raise", "skip"] = "raise",
+        cache: ImageCache | None = None,
     ) -> None:
         if pipeline is not None and schedule is None:
             raise ValueError("a pipeline needs a schedule")
@@ -90,6 +93,7 @@ class DetectionDataset(Dataset[Sample]):
         self.schedule = schedule
         self.seed = seed
         self.on_bad_image = on_bad_image
+        self.cache = cache
         # In shared memory: what a worker marks is seen by all workers and by the main process.
         self._bad = torch.zeros(len(annotations), dtype=torch.bool).share_memory_()
         self._resized = torch.zeros(len(annotations), dtype=torch.bool).share_memory_()
@@ -111,24 +115,38 @@ class DetectionDataset(Dataset[Sample]):
         """
         if self.pipeline is None:
             return self._evaluation_sample(request)
-        index, image = self._readable(request)
-        boxes, labels = self._boxes_within(index, image)
+        for index in self._candidates(request):
+            try:
+                return self._training_sample(index, request)
+            except UnreadableImageError as error:
+                self._note_bad(index, error)
+        raise BadImageError(
+            f"{self.bad_image_count} images of '{self.annotations.annotation_file}' cannot be read, and no other was "
+            f"found in {_REPLACEMENT_TRIES} tries: check that they lie in '{self.annotations.image_folder}'"
+        )
+
+    def _training_sample(self, index: int, request: SampleRequest) -> Sample:
+        assert self.pipeline is not None
         assert self.schedule is not None
+        image = StoredImage.read(self.annotations.path(index)) if self.cache is None else self.cache.read(index)
+        boxes, labels = self._boxes_within(index, image.height, image.width)
         active = [name for name in self.pipeline.transforms if self.schedule.active(name, request.epoch)]
         size = (request.height, request.width)
         seed = (self.seed, _SAMPLE_STREAM, request.epoch, request.index, request.repeat)
-        image_id, original_size = int(self.annotations.image_ids[index]), (image.shape[0], image.shape[1])
-        image, boxes, labels = self.pipeline(image, boxes, labels, size, active, seed)
-        return Sample(image, boxes, labels, image_id, original_size)
+        pixels, boxes, labels = self.pipeline(image, boxes, labels, size, active, seed)
+        image_id = int(self.annotations.image_ids[index])
+        return Sample(pixels, boxes, labels, image_id, (image.height, image.width))
 
     def _evaluation_sample(self, request: SampleRequest) -> Sample:
         index = request.index
-        image = self._read(index)
-        if image is None:
+        try:
+            image = read_image(self.annotations.path(index))
+        except UnreadableImageError as error:
+            self._note_bad(index, error)
             shape = (int(self.annotations.heights[index]), int(self.annotations.widths[index]), 3)
             image = np.zeros(shape, dtype=np.uint8)
-        boxes, labels = self._boxes_within(index, image)
         height, width = image.shape[:2]
+        boxes, labels = self._boxes_within(index, height, width)
         return Sample(
             resize_for_evaluation(image, request.height, request.width),
             (boxes / np.array([width, height, width, height])).astype(np.float32),
@@ -137,40 +155,26 @@ class DetectionDataset(Dataset[Sample]):
             (height, width),
         )
 
-    def _readable(self, request: SampleRequest) -> tuple[int, ImageArray]:
-        """The image asked for or, with ``skip``, the first readable one of a random order that the request fixes."""
-        image = self._read(request.index)
-        if image is not None:
-            return request.index, image
+    def _candidates(self, request: SampleRequest) -> Iterator[int]:
+        """The image asked for, then others in a random order that the request fixes, in case it cannot be read."""
+        yield request.index
         generator = np.random.default_rng([self.seed, _REPLACEMENT_STREAM, *request])
-        for index in generator.integers(len(self), size=_REPLACEMENT_TRIES).tolist():
-            image = self._read(index)
-            if image is not None:
-                return index, image
-        raise BadImageError(
-            f"{self.bad_image_count} images of '{self.annotations.annotation_file}' cannot be read, and no other was "
-            f"found in {_REPLACEMENT_TRIES} tries: check that they lie in '{self.annotations.image_folder}'"
-        )
+        yield from generator.integers(len(self), size=_REPLACEMENT_TRIES).tolist()
 
-    def _read(self, index: int) -> ImageArray | None:
+    def _note_bad(self, index: int, error: UnreadableImageError) -> None:
         path = self.annotations.path(index)
-        try:
-            return read_image(path)
-        except UnreadableImageError as error:
-            if self.on_bad_image == "raise":
-                raise BadImageError(
-                    f"the image '{path}', listed in '{self.annotations.annotation_file}', cannot be read ({error}): "
-                    "mend or remove it, or leave such images out with data.on_bad_image=skip"
-                ) from error
-            if not self._bad[index]:
-                self._bad[index] = True
-                logger.warning("the image '%s' cannot be read (%s) and is skipped", path, error)
-            return None
+        if self.on_bad_image == "raise":
+            raise BadImageError(
+                f"the image '{path}', listed in '{self.annotations.annotation_file}', cannot be read ({error}): "
+                "mend or remove it, or leave such images out with data.on_bad_image=skip"
+            ) from error
+        if not self._bad[index]:
+            self._bad[index] = True
+            logger.warning("the image '%s' cannot be read (%s) and is skipped", path, error)
 
-    def _boxes_within(self, index: int, image: ImageArray) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def _boxes_within(self, index: int, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Boxes in pixels and labels, clipped to the image as it is if that differs from what is annotated."""
         boxes, labels = self.annotations.targets(index)
-        height, width = image.shape[:2]
         annotated = int(self.annotations.heights[index]), int(self.annotations.widths[index])
         if (height, width) == annotated:
             return boxes, labels
@@ -195,9 +199,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     height, width = samples[0].image.shape[:2]
     images = np.empty((len(samples), 3, height, width), dtype=np.uint8)
     for planes, sample in zip(images, samples, strict=True):
-        # Three times as fast as copying the transposed array.
-        for channel, plane in enumerate(cv2.split(sample.image)):
-            planes[channel] = plane
+        cv2.split(sample.image, list(planes))  # several times as fast as copying the transposed array
     targets = Targets.from_list(
         [
             {
@@ -210,9 +212,3 @@ def collate(samples: Sequence[Sample]) -> Batch:
         ]
     )
     return Batch(torch.from_numpy(images), targets)
-
-
-def limit_threads(worker: int) -> None:
-    """Keep a data loader worker to one thread: the workers themselves are what runs in parallel."""
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)

@@ -10,19 +10,89 @@ from typing import Any
 
 import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
 ImageArray = NDArray[np.uint8]
 
-_JPEG_END = b"\xff\xd9"
-# Some cameras and editors write a few bytes after the end marker.
-_JPEG_TAIL = 1024
+_JPEG_COLOURS = ("YCbCr", "RGB", "Gray")
+# Larger ones go through Pillow, which refuses what could only be an attack.
+_MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**27)
 _DECODER_ERRORS = (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)
+
+
+# What a JPEG can be shrunk by while it is decoded.
+SHRINKS = (8, 4, 2)
 
 
 class UnreadableImageError(Exception):
     """An image file is missing, damaged, cut short, or not an image; the message is the reason."""
+
+
+class StoredImage:
+    """An image as it lies in memory, decoded when it is needed and only as finely as it is needed.
+
+    Attributes:
+        height: in pixels.
+        width: in pixels.
+    """
+
+    def __init__(
+        self, height: int, width: int, jpeg: bytes | None = None, pixels: ImageArray | None = None, shrink: int = 1
+    ) -> None:
+        self.height = height
+        self.width = width
+        self._jpeg = jpeg
+        self._pixels = pixels
+        self._shrink = shrink
+
+    @classmethod
+    def of_pixels(cls, pixels: ImageArray) -> StoredImage:
+        """An image that is decoded already, uint8 ``[H, W, 3]``."""
+        return cls(pixels.shape[0], pixels.shape[1], pixels=pixels)
+
+    @classmethod
+    def read(cls, path: Path) -> StoredImage:
+        """An image file; JPEGs stay encoded.
+
+        Raises:
+            UnreadableImageError: if the file is missing or damaged.
+        """
+        try:
+            content = Path(path).read_bytes()
+        except OSError as error:
+            raise UnreadableImageError(error.strerror or str(error)) from error
+        try:
+            height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
+        except ValueError:
+            return cls.of_pixels(_decode_with_pillow(content))
+        if colours not in _JPEG_COLOURS or height * width > _MOST_PIXELS:
+            return cls.of_pixels(_decode_with_pillow(content))
+        return cls(height, width, jpeg=content)
+
+    def decode(self, shrink: int = 1) -> tuple[ImageArray, int]:
+        """The pixels, possibly averaged over squares of ``shrink`` pixels, which JPEGs give at less cost.
+
+        Args:
+            shrink: 1, 2, 4 or 8.
+
+        Returns:
+            uint8 ``[ceil(H / s), ceil(W / s), 3]``, and s: ``shrink`` for a JPEG, or 1 if only Pillow could decode it;
+            for others what they are kept at, mostly 1.
+
+        Raises:
+            UnreadableImageError: if the image is damaged.
+        """
+        if self._jpeg is None:
+            assert self._pixels is not None
+            return self._pixels, self._shrink
+        sides = {"min_height": -(-self.height // shrink), "min_width": -(-self.width // shrink)} if shrink > 1 else {}
+        try:
+            return as_bytes(simplejpeg.decode_jpeg(self._jpeg, "RGB", min_factor=shrink, **sides)), shrink
+        except ValueError:
+            # It is strict; whether the fault is one to live with is for Pillow to say, as in the reference.
+            return _decode_with_pillow(self._jpeg), 1
 
 
 def read_image(path: Path) -> ImageArray:
@@ -40,35 +110,24 @@ def read_image(path: Path) -> ImageArray:
     Raises:
         UnreadableImageError: if the file is missing or damaged.
     """
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise UnreadableImageError(error.strerror or str(error)) from error
-    try:
-        with Image.open(io.BytesIO(content)) as image:
-            # OpenCV gives the same pixels in two thirds of the time, but fills up what is missing of a cut file.
-            if image.format == "JPEG" and image.mode in ("RGB", "L") and _JPEG_END in content[-_JPEG_TAIL:]:
-                flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-                decoded = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
-                if decoded is not None:
-                    return as_bytes(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB))
-            return np.array(as_rgb(image), dtype=np.uint8)
-    except _DECODER_ERRORS as error:
-        raise UnreadableImageError(str(error) or type(error).__name__) from error
+    return StoredImage.read(path).decode()[0]
 
 
 def resize_for_training(image: ImageArray, height: int, width: int) -> ImageArray:
-    """Resize fast and without aliasing: averaged over areas along sides that shrink, linearly along those that grow.
+    """Resize fast and without aliasing that counts: each pixel of the image has its share in the result.
+
+    Sides that shrink to less than half are averaged over areas, others interpolated linearly.
 
     Args:
         image: uint8 ``[H, W, 3]``.
         height: of the result.
         width: of the result.
     """
-    shrunk = (min(width, image.shape[1]), min(height, image.shape[0]))
-    if shrunk != (image.shape[1], image.shape[0]):
-        image = as_bytes(cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA))
-    if shrunk != (width, height):
+    rows, columns = image.shape[:2]
+    halved = (width if 2 * width < columns else columns, height if 2 * height < rows else rows)
+    if halved != (columns, rows):
+        image = as_bytes(cv2.resize(image, halved, interpolation=cv2.INTER_AREA))
+    if halved != (width, height):
         image = as_bytes(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))
     return image
 
@@ -97,6 +156,14 @@ def as_rgb(image: Image.Image) -> Image.Image:
         opaque = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque).convert("RGB")
     return image.convert("RGB")
+
+
+def _decode_with_pillow(content: bytes) -> ImageArray:
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return np.array(as_rgb(image), dtype=np.uint8)
+    except _DECODER_ERRORS as error:
+        raise UnreadableImageError(str(error) or type(error).__name__) from error
 
 
 def _squeezed(pixels: NDArray[np.generic]) -> ImageArray:

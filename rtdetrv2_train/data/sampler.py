@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
+from rtdetrv2_train.data.annotations import CocoAnnotations
 from rtdetrv2_train.data.schedule import MULTISCALE, AugmentationSchedule
 
 SIZE_BASE = 640
@@ -30,7 +31,7 @@ class SampleRequest(NamedTuple):
         epoch: from 0.
         height: of the sample, in pixels.
         width: of the sample, in pixels.
-        repeat: how often the image was already asked for in this epoch, in sets smaller than a batch.
+        repeat: tells apart the requests for one image in an epoch: of sets smaller than a batch, or of rare classes.
     """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody wants of a request
@@ -49,9 +50,15 @@ class EpochSampler(Sampler[int]):
         num_samples: number of images.
         seed: of the shuffling.
         shuffle: whether to shuffle at all.
+        repeats: float ``[num_samples]``, how often each image is wanted in an epoch, at least 1 (see
+            `repeat_factors`); None for once. Fractions are made up for over epochs, which all have the same length.
     """
 
-    def __init__(self, num_samples: int, seed: int, shuffle: bool = True) -> None:
+    def __init__(
+        self, num_samples: int, seed: int, shuffle: bool = True, repeats: NDArray[np.float64] | None = None
+    ) -> None:
+        self.ends = None if repeats is None else np.cumsum(repeats)
+        self.length = num_samples if self.ends is None else int(self.ends[-1])
         self.num_samples = num_samples
         self.seed = seed
         self.shuffle = shuffle
@@ -62,16 +69,43 @@ class EpochSampler(Sampler[int]):
         self.epoch = epoch
 
     def order(self) -> NDArray[np.int64]:
-        """Indices ``[num_samples]`` in the order of the announced epoch."""
-        if not self.shuffle:
-            return np.arange(self.num_samples, dtype=np.int64)
-        return np.random.default_rng([self.seed, _SHUFFLE_STREAM, self.epoch]).permutation(self.num_samples)
+        """Indices ``[length]`` in the order of the announced epoch."""
+        generator = np.random.default_rng([self.seed, _SHUFFLE_STREAM, self.epoch])
+        if self.ends is None:
+            indices = np.arange(self.num_samples, dtype=np.int64)
+        else:
+            # Evenly spaced marks on a line on which every image is as long as it is wanted often.
+            marks = (np.arange(self.length) + generator.random()) * (self.ends[-1] / self.length)
+            indices = np.searchsorted(self.ends, marks, side="right").clip(0, self.num_samples - 1)
+        return generator.permutation(indices) if self.shuffle else indices
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.order().tolist())
 
     def __len__(self) -> int:
-        return self.num_samples
+        return self.length
+
+
+def repeat_factors(annotations: CocoAnnotations, threshold: float) -> NDArray[np.float64]:
+    """How often each image is to be seen in an epoch, so that rare classes are seen more often.
+
+    A class in a share f of the images asks for ``sqrt(threshold / f)`` times, at least once; an image follows the
+    rarest of its classes (LVIS, Gupta et al., arXiv 1908.03195, appendix B.2).
+
+    Args:
+        annotations: I images.
+        threshold: classes in a smaller share of the images count as rare.
+
+    Returns:
+        ``[I]``, at least 1.
+    """
+    images = np.repeat(np.arange(len(annotations)), np.diff(annotations.offsets))
+    pairs = np.unique(np.stack([images, annotations.labels]), axis=1)
+    shares = np.bincount(pairs[1], minlength=annotations.num_classes) / len(annotations)
+    wanted = np.sqrt(threshold / np.maximum(shares, 1 / len(annotations))).clip(1)
+    factors = np.ones(len(annotations))
+    np.maximum.at(factors, pairs[0], wanted[pairs[1]])
+    return factors
 
 
 class TrainBatchSampler(Sampler[list[SampleRequest]]):
@@ -95,6 +129,7 @@ class TrainBatchSampler(Sampler[list[SampleRequest]]):
         world_size: number of processes.
         shuffle: whether to shuffle.
         drop_last: whether to leave out the images that do not fill a last batch.
+        repeats: see `EpochSampler`.
     """
 
     def __init__(
@@ -109,8 +144,9 @@ class TrainBatchSampler(Sampler[list[SampleRequest]]):
         world_size: int = 1,
         shuffle: bool = True,
         drop_last: bool = True,
+        repeats: NDArray[np.float64] | None = None,
     ) -> None:
-        self.sampler = EpochSampler(num_samples, seed, shuffle)
+        self.sampler = EpochSampler(num_samples, seed, shuffle, repeats)
         self.batch_size = batch_size
         self.seed = seed
         self.image_size = image_size
@@ -119,6 +155,11 @@ class TrainBatchSampler(Sampler[list[SampleRequest]]):
         self.rank = rank
         self.world_size = world_size
         self.drop_last = drop_last
+        self._done = (0, 0)
+
+    def resume_at(self, epoch: int, steps: int) -> None:
+        """Leave out the first batches of an epoch: a run that was stopped in the middle of it has seen them."""
+        self._done = (epoch, steps)
 
     def set_epoch(self, epoch: int) -> None:
         """Announce the epoch, counted from 0, that the next iteration belongs to."""
@@ -134,20 +175,28 @@ class TrainBatchSampler(Sampler[list[SampleRequest]]):
 
     def __iter__(self) -> Iterator[list[SampleRequest]]:
         order, epoch = self.sampler.order(), self.sampler.epoch
+        seen_before = _earlier_occurrences(order)
+        rounds = int(seen_before.max()) + 1
         total = self.batch_size * self.world_size
-        for step in range(len(self)):
+        for step in range(self._done[1] if epoch == self._done[0] else 0, len(self)):
             height, width = self.batch_image_size(step)
             first = step * total + self.rank * self.batch_size
             yield [
-                SampleRequest(int(order[place % len(order)]), epoch, height, width, place // len(order))
+                SampleRequest(
+                    int(order[place % len(order)]),
+                    epoch,
+                    height,
+                    width,
+                    place // len(order) * rounds + int(seen_before[place % len(order)]),
+                )
                 for place in range(first, first + self.batch_size)
             ]
 
     def __len__(self) -> int:
         """Number of steps of an epoch."""
         total = self.batch_size * self.world_size
-        full = self.sampler.num_samples // total
-        return max(full, 1) if self.drop_last else -(-self.sampler.num_samples // total)
+        full = len(self.sampler) // total
+        return max(full, 1) if self.drop_last else -(-len(self.sampler) // total)
 
 
 class EvalBatchSampler(Sampler[list[SampleRequest]]):
@@ -184,6 +233,15 @@ def scaled_size(image_size: tuple[int, int], scale: int) -> tuple[int, int]:
     """
     height, width = (max(1, _nearest_integer(side * scale, SIZE_BASE * SIZE_STEP)) * SIZE_STEP for side in image_size)
     return height, width
+
+
+def _earlier_occurrences(order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For every place of ``order``, at how many earlier places the same index stands."""
+    by_index = np.argsort(order, kind="stable")
+    starts = np.flatnonzero(np.diff(order[by_index], prepend=-1))
+    counts = np.empty_like(order)
+    counts[by_index] = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    return counts
 
 
 def _nearest_integer(numerator: int, denominator: int) -> int:

@@ -1,90 +1,49 @@
-"""The strong augmentations of the recipe, as Albumentations transforms.
+"""The augmentations of the recipe that move things: zoom-out, IoU crop and flip.
 
-They come from SSD (Liu et al., arXiv 1512.02325, 2.2) and follow the distributions of torchvision's
-``RandomPhotometricDistort``, ``RandomZoomOut`` and ``RandomIoUCrop``, which the published models were trained with, but
-work on bytes with OpenCV. Boxes are rows of normalised xyxy, followed by columns that are passed on.
+The first two come from SSD (Liu et al., arXiv 1512.02325, 2.2) and follow the distributions of torchvision's
+``RandomZoomOut`` and ``RandomIoUCrop``, which the published models were trained with. They decide where things go and
+leave the pixels to `Placement.render`. Boxes are rows of xyxy in pixels of the stored image, which nothing here changes
+but cutting, followed by columns that are passed on.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
-import albumentations as A
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdetrv2_train.data.images import ImageArray, as_bytes
+from rtdetrv2_train.data.checks import checked_probability, checked_range
+from rtdetrv2_train.data.placement import BoxArray, Placement
 from rtdetrv2_train.errors import UserError
 
-BoxArray = NDArray[np.float64]
-
-# Weights of red, green and blue in luminance (ITU-R BT.601).
-_LUMINANCE = np.array([0.299, 0.587, 0.114])
 # Bounds the search for a crop where no option leaves the image as it is; the odds of getting here otherwise are 2e-7.
 _CROP_ROUNDS = 100
 
 
-class PhotometricDistortion(A.ImageOnlyTransform):
-    """Change brightness, contrast, saturation and hue, and swap channels, each at random.
+class Move(ABC):
+    """A random change of where an image lies in the sample.
 
     Args:
-        brightness: range of the factor that multiplies all values.
-        contrast: range of the factor on the distance from the mean grey; before or after the others by a coin.
-        saturation: range of the factor on the distance from each pixel's own grey.
-        hue: range of the shift, in turns of the colour circle, within [-0.5, 0.5].
-        p: probability of each of the five operations, independently.
-
-    Raises:
-        UserError: if a range or the probability makes no sense.
+        p: probability that it is made.
     """
 
-    def __init__(
-        self,
-        brightness: Sequence[float] = (0.875, 1.125),
-        contrast: Sequence[float] = (0.5, 1.5),
-        saturation: Sequence[float] = (0.5, 1.5),
-        hue: Sequence[float] = (-0.05, 0.05),
-        p: float = 0.5,
-    ) -> None:
-        super().__init__(p=1.0)
-        self.brightness = _checked_range("photometric.brightness", brightness, 0.0)
-        self.contrast = _checked_range("photometric.contrast", contrast, 0.0)
-        self.saturation = _checked_range("photometric.saturation", saturation, 0.0)
-        self.hue = _checked_range("photometric.hue", hue, -0.5, 0.5)
-        self.operation_p = _checked_probability("photometric.p", p)
+    def __init__(self, p: float) -> None:
+        self.p = p
 
-    def get_params(self) -> dict[str, Any]:
-        """Draw the factors; None for an operation that is left out."""
-        random = self.random_generator
-        drawn: dict[str, Any] = {}
-        for name in ("brightness", "contrast", "saturation", "hue"):
-            drawn[name] = random.uniform(*getattr(self, name)) if random.random() < self.operation_p else None
-        drawn["contrast_first"] = random.random() < 0.5
-        drawn["channels"] = random.permutation(3).tolist() if random.random() < self.operation_p else None
-        return drawn
+    def __call__(
+        self, placement: Placement, boxes: BoxArray, random: np.random.Generator
+    ) -> tuple[Placement, BoxArray]:
+        """The new placement and the boxes that remain; both as they were if the coin says so."""
+        return self.move(placement, boxes, random) if random.random() < self.p else (placement, boxes)
 
-    def apply(self, img: ImageArray, *args: Any, **params: Any) -> ImageArray:
-        """The distorted image, uint8 ``[H, W, 3]``."""
-        contrast = params["contrast"]
-        if params["brightness"] is not None:
-            img = adjust_brightness(img, params["brightness"])
-        if contrast is not None and params["contrast_first"]:
-            img = adjust_contrast(img, contrast)
-        if params["saturation"] is not None:
-            img = adjust_saturation(img, params["saturation"])
-        if params["hue"] is not None:
-            img = adjust_hue(img, params["hue"])
-        if contrast is not None and not params["contrast_first"]:
-            img = adjust_contrast(img, contrast)
-        if params["channels"] is not None:
-            planes = cv2.split(img)
-            img = as_bytes(cv2.merge([planes[channel] for channel in params["channels"]]))
-        return img
+    @abstractmethod
+    def move(self, placement: Placement, boxes: BoxArray, random: np.random.Generator) -> tuple[Placement, BoxArray]:
+        """The new placement and the boxes that remain."""
 
 
-class ZoomOut(A.DualTransform):
+class ZoomOut(Move):
     """Put the image at a random place on a larger, plain canvas of the same aspect ratio.
 
     Args:
@@ -96,42 +55,23 @@ class ZoomOut(A.DualTransform):
         UserError: if an argument makes no sense.
     """
 
-    def __init__(
-        self, side_range: Sequence[float] = (1.0, 4.0), fill: float | Sequence[float] = 0, p: float = 0.5
-    ) -> None:
-        super().__init__(p=_checked_probability("zoom_out.p", p))
-        self.side_range = _checked_range("zoom_out.side_range", side_range, 1.0)
-        self.canvas_fill = np.broadcast_to(np.asarray(fill, dtype=np.uint8), 3)
+    def __init__(self, side_range: Sequence[float] = (1.0, 4.0), fill: int | Sequence[int] = 0, p: float = 0.5) -> None:
+        super().__init__(checked_probability("zoom_out.p", p))
+        self.side_range = checked_range("zoom_out.side_range", side_range, 1.0)
+        red, green, blue = np.broadcast_to(np.asarray(fill, dtype=np.uint8), 3).tolist()
+        self.fill = (red, green, blue)
 
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw the canvas's (height, width) and the image's (top, left) on it, in pixels."""
-        height, width = params["shape"][:2]
-        ratio = self.random_generator.uniform(*self.side_range)
-        canvas = int(height * ratio), int(width * ratio)
-        left_share, top_share = self.random_generator.random(2)
-        place = int((canvas[0] - height) * top_share), int((canvas[1] - width) * left_share)
-        return {"canvas": canvas, "place": place}
-
-    def apply(self, img: ImageArray, *args: Any, **params: Any) -> ImageArray:
-        """The canvas with the image on it."""
-        (height, width), (top, left) = params["canvas"], params["place"]
-        canvas = np.zeros((height, width, 3), dtype=np.uint8)
-        if self.canvas_fill.any():
-            canvas[:] = self.canvas_fill
-        canvas[top : top + img.shape[0], left : left + img.shape[1]] = img
-        return canvas
-
-    def apply_to_bboxes(self, bboxes: BoxArray, *args: Any, **params: Any) -> BoxArray:
-        """Boxes on the canvas."""
-        (height, width), (top, left) = params["canvas"], params["place"]
-        rows, columns = params["shape"][:2]
-        moved = bboxes.copy()
-        moved[:, [0, 2]] = (moved[:, [0, 2]] * columns + left) / width
-        moved[:, [1, 3]] = (moved[:, [1, 3]] * rows + top) / height
-        return moved
+    def move(self, placement: Placement, boxes: BoxArray, random: np.random.Generator) -> tuple[Placement, BoxArray]:
+        """A larger frame."""
+        ratio = random.uniform(*self.side_range)
+        height, width = int(placement.height * ratio), int(placement.width * ratio)
+        left_share, top_share = random.random(2)
+        left = placement.frame[0] - int((width - placement.width) * left_share)
+        top = placement.frame[1] - int((height - placement.height) * top_share)
+        return placement.framed((left, top, left + width, top + height), self.fill), boxes
 
 
-class IoUCrop(A.DualTransform):
+class IoUCrop(Move):
     """Crop a random part of the image that at least one box agrees with to a randomly chosen degree.
 
     Kept are the boxes whose centre lies in the crop, clipped to it. An image without boxes stays as it is.
@@ -159,90 +99,62 @@ class IoUCrop(A.DualTransform):
         trials: int = 40,
         p: float = 0.8,
     ) -> None:
-        super().__init__(p=_checked_probability("iou_crop.p", p))
-        self.scale = _checked_range("iou_crop.min_scale and max_scale", (min_scale, max_scale), 0.0, 1.0)
+        super().__init__(checked_probability("iou_crop.p", p))
+        self.scale = checked_range("iou_crop.min_scale and max_scale", (min_scale, max_scale), 0.0, 1.0)
         aspect_ratio = (min_aspect_ratio, max_aspect_ratio)
-        self.aspect_ratio = _checked_range("iou_crop.min_aspect_ratio and max_aspect_ratio", aspect_ratio, 0.0)
+        self.aspect_ratio = checked_range("iou_crop.min_aspect_ratio and max_aspect_ratio", aspect_ratio, 0.0)
         if not sampler_options:
             raise UserError("augment.transforms.iou_crop.sampler_options is empty: give least overlaps, such as [0, 1]")
         self.sampler_options = tuple(sampler_options)
         self.trials = trials
 
-    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-        """Draw the crop, (left, top, right, bottom) in pixels, and which boxes ``[N]`` it keeps."""
-        height, width = params["shape"][:2]
-        boxes = data["bboxes"][:, :4] * np.array([width, height, width, height])
-        centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-        everything = {"crop": None, "kept": None}
+    def move(self, placement: Placement, boxes: BoxArray, random: np.random.Generator) -> tuple[Placement, BoxArray]:
+        """A smaller frame, with the boxes whose centre it holds."""
         if not len(boxes):
-            return everything
+            return placement, boxes
+        corners = boxes[:, :4]
+        centres = (corners[:, :2] + corners[:, 2:]) / 2
         for _ in range(_CROP_ROUNDS):
-            least_overlap = self.sampler_options[self.random_generator.integers(len(self.sampler_options))]
+            least_overlap = self.sampler_options[random.integers(len(self.sampler_options))]
             if least_overlap >= 1:
-                return everything
-            crops = self._crops(height, width)
-            inside = ((crops[:, None, :2] < centres) & (centres < crops[:, None, 2:])).all(axis=2)
-            best = np.where(inside, _pairwise_iou(crops, boxes), -1.0).max(axis=1, initial=-1.0)
+                break
+            crops = self._crops(placement, random)
+            inside = np.all((crops[:, None, :2] < centres) & (centres < crops[:, None, 2:]), axis=2)
+            best = np.where(inside, _pairwise_iou(crops, corners), -1.0).max(axis=1, initial=-1.0)
             good = np.flatnonzero(best >= least_overlap)
             if len(good):
-                return {"crop": crops[good[0]].tolist(), "kept": inside[good[0]]}
-        return everything
+                left, top, right, bottom = crops[good[0]].tolist()
+                kept = boxes[inside[good[0]]]
+                kept[:, :4] = kept[:, :4].clip([left, top] * 2, [right, bottom] * 2)
+                return placement.framed((left, top, right, bottom)), kept
+        return placement, boxes
 
-    def apply(self, img: ImageArray, *args: Any, **params: Any) -> ImageArray:
-        """The cropped image."""
-        if params["crop"] is None:
-            return img
-        left, top, right, bottom = params["crop"]
-        return img[top:bottom, left:right]
-
-    def apply_to_bboxes(self, bboxes: BoxArray, *args: Any, **params: Any) -> BoxArray:
-        """The kept boxes, relative to the crop."""
-        if params["crop"] is None:
-            return bboxes
-        left, top, right, bottom = params["crop"]
-        rows, columns = params["shape"][:2]
-        kept = bboxes[params["kept"]].copy()
-        kept[:, [0, 2]] = ((kept[:, [0, 2]] * columns - left) / (right - left)).clip(0, 1)
-        kept[:, [1, 3]] = ((kept[:, [1, 3]] * rows - top) / (bottom - top)).clip(0, 1)
-        return kept
-
-    def _crops(self, height: int, width: int) -> NDArray[np.int64]:
+    def _crops(self, placement: Placement, random: np.random.Generator) -> NDArray[np.int64]:
         """Crops ``[T, 4]`` (left, top, right, bottom) of allowed shape, from ``trials`` tries at once."""
-        sides = (self.random_generator.uniform(*self.scale, (self.trials, 2)) * (width, height)).astype(np.int64)
-        places = (self.random_generator.random((self.trials, 2)) * ((width, height) - sides)).astype(np.int64)
+        whole = np.array([placement.width, placement.height])
+        sides = (random.uniform(*self.scale, (self.trials, 2)) * whole).astype(np.int64)
+        places = (random.random((self.trials, 2)) * (whole - sides)).astype(np.int64) + placement.frame[:2]
         crops = np.concatenate([places, places + sides], axis=1)[(sides > 0).all(axis=1)]
         ratio = (crops[:, 2] - crops[:, 0]) / (crops[:, 3] - crops[:, 1])
         return crops[(self.aspect_ratio[0] <= ratio) & (ratio <= self.aspect_ratio[1])]
 
 
-def adjust_brightness(image: ImageArray, factor: float) -> ImageArray:
-    """All values times ``factor``, cut to bytes."""
-    return as_bytes(cv2.LUT(image, _table(np.arange(256) * factor)))
+class HorizontalFlip(Move):
+    """Swap left and right.
 
+    Args:
+        p: probability.
 
-def adjust_contrast(image: ImageArray, factor: float) -> ImageArray:
-    """Distances from the image's mean grey times ``factor``."""
-    mean = cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0]
-    return as_bytes(cv2.LUT(image, _table(np.arange(256) * factor + mean * (1 - factor))))
+    Raises:
+        UserError: if it makes no sense.
+    """
 
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__(checked_probability("flip.p", p))
 
-def adjust_saturation(image: ImageArray, factor: float) -> ImageArray:
-    """Distances from each pixel's own grey times ``factor``."""
-    # The last column makes OpenCV's rounding the truncation that the reference's operators do; it is not quite a half
-    # because halves would be rounded to even numbers.
-    matrix = np.column_stack([factor * np.eye(3) + (1 - factor) * _LUMINANCE, np.full(3, -0.49)])
-    return as_bytes(cv2.transform(image, matrix))
-
-
-def adjust_hue(image: ImageArray, shift: float) -> ImageArray:
-    """Hue turned by ``shift`` of a full circle."""
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
-    hsv[..., 0] += np.uint8(round(shift * 256) % 256)
-    return as_bytes(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))
-
-
-def _table(values: NDArray[Any]) -> ImageArray:
-    return np.clip(values, 0, 255).astype(np.uint8)
+    def move(self, placement: Placement, boxes: BoxArray, random: np.random.Generator) -> tuple[Placement, BoxArray]:
+        """The mirror image."""
+        return placement.flipped(), boxes
 
 
 def _pairwise_iou(crops: NDArray[np.int64], boxes: BoxArray) -> NDArray[np.float64]:
@@ -252,16 +164,3 @@ def _pairwise_iou(crops: NDArray[np.int64], boxes: BoxArray) -> NDArray[np.float
     shared = (high - low).clip(0).prod(axis=2)
     areas = (crops[:, 2:] - crops[:, :2]).prod(axis=1)[:, None] + (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     return shared / (areas - shared)
-
-
-def _checked_range(name: str, values: Sequence[float], lowest: float, highest: float = np.inf) -> tuple[float, float]:
-    if len(values) != 2 or not lowest <= values[0] <= values[1] <= highest:
-        limits = f"at least {lowest:g}" if highest == np.inf else f"from {lowest:g} to {highest:g}"
-        raise UserError(f"augment.transforms.{name} is {list(values)}: give two ascending numbers {limits}")
-    return float(values[0]), float(values[1])
-
-
-def _checked_probability(name: str, value: float) -> float:
-    if not 0 <= value <= 1:
-        raise UserError(f"augment.transforms.{name} is {value}: give a probability from 0 to 1")
-    return value

@@ -30,6 +30,7 @@ def quiet_libraries() -> None:
         "isinstance.treespec, LeafSpec",
         ".*smaller than the logging interval",
         ".*does not have many workers",
+        ".*your dataloader is not resumable",  # the data module is
     ):
         warnings.filterwarnings("ignore", message=f".*{message}")
 

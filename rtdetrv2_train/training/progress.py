@@ -1,4 +1,4 @@
-"""The progress bar: losses, AP, images a second and the time that is left."""
+"""The progress bar: losses, AP, images a second, waiting for data and the time that is left."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
+from rtdetrv2_train.data.loader import BatchLoader
 from rtdetrv2_train.training.module import DetectionModule
 
 
@@ -28,6 +29,8 @@ class Progress(TQDMProgressBar):
         self._epoch_began_at = 0.0
         self._images_in_epoch = 0
         self._images_per_second: float | None = None
+        self._waited_before_epoch = 0.0
+        self._data_wait_share: float | None = None
 
     def _should_update(self, current: int, total: int) -> bool:
         now = time.monotonic()
@@ -40,6 +43,7 @@ class Progress(TQDMProgressBar):
         """Start counting images."""
         super().on_train_epoch_start(trainer, *args)
         self._epoch_began_at = time.monotonic()
+        self._waited_before_epoch = _waited_seconds(trainer)
         self._images_in_epoch = 0
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
@@ -51,10 +55,15 @@ class Progress(TQDMProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the images of the step over all processes."""
+        """Count the images of the step over all processes, and the time that was spent in waiting for them."""
         self._images_in_epoch += len(batch) * trainer.world_size
-        elapsed = time.monotonic() - self._epoch_began_at
-        self._images_per_second = self._images_in_epoch / max(elapsed, 1e-9)
+        elapsed = max(time.monotonic() - self._epoch_began_at, 1e-9)
+        self._images_per_second = self._images_in_epoch / elapsed
+        waited = _waited_seconds(trainer) - self._waited_before_epoch
+        self._data_wait_share = min(waited / elapsed, 1.0)
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            pl_module.log("train/data_wait_seconds", waited / (batch_idx + 1), rank_zero_only=True)
+            pl_module.log("train/data_wait_share", self._data_wait_share, rank_zero_only=True)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -72,6 +81,8 @@ class Progress(TQDMProgressBar):
             items["AP"] = f"{trainer.callback_metrics['val/AP'].item():.3f}"
         if self._images_per_second is not None:
             items["img/s"] = f"{self._images_per_second:.1f}"
+        if self._data_wait_share is not None:
+            items["data wait"] = f"{self._data_wait_share:.0%}"
         left = self._seconds_left(trainer)
         if left is not None:
             items["ends in"] = str(timedelta(seconds=round(left)))
@@ -87,3 +98,9 @@ class Progress(TQDMProgressBar):
             total = min(total or float("inf"), trainer.max_steps * trainer.accumulate_grad_batches)
         per_step = (time.monotonic() - self._first_step_at) / max(done - self._first_step + 1, 1)
         return max(total - done, 0) * per_step
+
+
+def _waited_seconds(trainer: Trainer) -> float:
+    """Time that this process has waited for training batches so far."""
+    loader = trainer.train_dataloader
+    return loader.waited_seconds if isinstance(loader, BatchLoader) else 0.0

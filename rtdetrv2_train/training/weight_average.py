@@ -61,6 +61,13 @@ class WeightAverage(WeightAveraging):
         self._average_model.decay = pl_module.schedule.ema_decay_at(trainer.global_step)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the weights alone until the last checkpoint has been written."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the average in the place of the weights."""
+        super().on_train_end(trainer, pl_module)
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the average when fitting is over, so that later evaluation leaves the weights alone."""
         self._average_model = None

@@ -124,6 +124,7 @@ def test_missing_sizes_are_read_from_the_image(make_set: Any) -> None:
     assert loaded.heights.tolist() == [48, 48]
     assert loaded.widths.tolist() == [64, 64]
     (folder / "1.png").unlink()
+    annotation_file.write_text(json.dumps(content) + " ")
     with pytest.raises(UserError, match=r"gives no height and width for '.*1\.png'"):
         CocoAnnotations.load(annotation_file, folder)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -12,11 +13,13 @@ import hydra
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 
-from rtdetrv2_train.data import datamodule
+from rtdetrv2_train.data import loader as loader_module
 from rtdetrv2_train.data.datamodule import CocoDataModule
-from rtdetrv2_train.data.transforms import IoUCrop
+from rtdetrv2_train.data.photometric import PhotometricDistortion
+from rtdetrv2_train.data.transforms import IoUCrop, ZoomOut
 from rtdetrv2_train.errors import UserError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -76,6 +79,31 @@ def test_missing_images_are_found_before_training(root: Path, caplog: pytest.Log
     assert sum(len(batch) for batch in data.train_dataloader()) == 6
 
 
+def test_skipped_images_are_counted_at_the_end(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (root / "train/2.png").write_bytes(b"")
+    (root / "train/4.png").unlink()
+    (root / "train/4.png").symlink_to(root / "train/4.png")
+    data = build(root, on_bad_image="skip")
+    assert sum(len(batch) for batch in data.train_dataloader()) == 6
+    assert "Too many levels of symbolic links" in caplog.text
+    caplog.clear()
+    data.teardown("fit")
+    assert "2 images could not be read and were skipped" in caplog.text
+    caplog.clear()
+    data.teardown("fit")
+    assert caplog.text == ""
+
+
+def test_a_loop_of_links_is_named(root: Path) -> None:
+    (root / "train/3.png").unlink()
+    (root / "train/3.png").symlink_to(root / "train/3.png")
+    with pytest.raises(UserError, match=r"3\.png', .* cannot be read \(Too many levels of symbolic links\)"):
+        list(build(root).train_dataloader())
+    (root / "loop").symlink_to(root / "loop")
+    with pytest.raises(UserError, match="'loop' is missing"):
+        build(root, val={"images": "loop", "annotations": "val.json"}).load()
+
+
 def test_images_in_subfolders_are_found(root: Path) -> None:
     content = json.loads((root / "val.json").read_text())
     (root / "val/deep").mkdir()
@@ -101,6 +129,8 @@ def test_a_set_without_boxes_cannot_be_trained_on(make_set: Any, tmp_path: Path)
         ({"multiscale": [480, "x"]}, r"data\.multiscale is 'x'"),
         ({"batch_size": 0}, r"data\.batch_size is 0"),
         ({"num_workers": "many"}, r"data\.num_workers is 'many'"),
+        ({"cache": "gpu"}, r"data\.cache is 'gpu'"),
+        ({"repeat_threshold": 2}, r"data\.repeat_threshold is 2"),
         ({"seed": -1}, r"data\.seed is -1"),
         ({"on_bad_image": "ignore"}, r"data\.on_bad_image is 'ignore'"),
         ({"train": {"images": "train"}}, r"data\.train\.annotations is not set"),
@@ -116,7 +146,7 @@ def test_nonsense_is_refused(root: Path, changes: dict[str, Any], message: str) 
 def test_automatic_workers_leave_a_core_to_training(
     root: Path, monkeypatch: pytest.MonkeyPatch, cores: int, workers: int
 ) -> None:
-    monkeypatch.setattr(datamodule, "available_cores", lambda: cores)
+    monkeypatch.setattr(loader_module, "available_cores", lambda: cores)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This DataLoader will create")
         loader = build(root, num_workers="auto").train_dataloader()
@@ -163,6 +193,21 @@ def test_a_transform_can_be_switched_off_from_the_command_line(root: Path) -> No
     config.augment.transforms.zoom_out = None
     data = hydra.utils.instantiate(config.data, batch_size=2)
     assert list(data.pipeline.transforms) == ["photometric", "iou_crop", "flip"]
+
+
+def test_the_data_module_makes_the_cache_and_the_repeats(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    plain, cached = (build(root, multiscale=[640, 800], cache=place).train_dataloader() for place in (None, "disk"))
+    assert all(torch.equal(a.images, b.images) for a, b in zip(plain, cached, strict=True))
+    assert [file.suffix for file in (tmp_path / "cache/rtdetrv2_train").iterdir()] == [".images"]
+    content = json.loads((root / "train.json").read_text())
+    content["annotations"] = content["annotations"][:1]
+    (root / "train.json").write_text(json.dumps(content))
+    assert len(plain) == 3
+    # One image of six has the rare class: it is seen sqrt(1 / (1 / 6)) = 2.4 times, seven images in all.
+    assert sum(len(batch) for batch in build(root, batch_size=1, repeat_threshold=1.0).train_dataloader()) == 7
 
 
 def test_light_augmentation_flips_only(root: Path) -> None:
@@ -213,6 +258,48 @@ def test_lightning_trains_on_other_orders_in_every_epoch(root: Path) -> None:
     # Scaled epochs: 1 of 2 is 1 of 3.
     assert sizes == [{(2, 3, 32, 32)}, {(2, 3, 64, 64)}, {(2, 3, 64, 64)}]
     assert module.evaluated == [10, 11, 12] * 3
+
+
+class Stream(Recorder):
+    """Remembers the pixels and boxes of every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, int, str]] = []
+
+    def training_step(self, batch: Any, batch_index: int) -> torch.Tensor:
+        content = batch.images.numpy().tobytes() + batch.targets.boxes.numpy().tobytes()
+        self.seen.append((self.current_epoch, batch_index, hashlib.sha256(content).hexdigest()))
+        return super().training_step(batch, batch_index)
+
+
+@pytest.mark.parametrize("stop_at", [2, 3, 4])
+def test_a_run_resumed_at_any_step_sees_what_an_uninterrupted_one_sees(root: Path, stop_at: int) -> None:
+    def run(max_steps: int, resume: Path | None = None) -> Stream:
+        transforms = {"photometric": PhotometricDistortion(), "zoom_out": ZoomOut(), "iou_crop": IoUCrop()}
+        data = build(
+            root, max_epochs=3, multiscale=[320, 640], schedule={"zoom_out": {"stop": 1}}, transforms=transforms
+        )
+        module = Stream()
+        trainer = Trainer(
+            max_epochs=3,
+            max_steps=max_steps,
+            accelerator="cpu",
+            logger=False,
+            callbacks=[ModelCheckpoint(root / f"{max_steps}", every_n_train_steps=1, save_last=True, save_top_k=0)],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+        return module
+
+    whole, first = run(-1), run(stop_at)
+    assert len(whole.seen) == 9
+    assert len(set(whole.seen)) == 9
+    rest = run(-1, root / f"{stop_at}/last.ckpt")
+    assert first.seen + rest.seen == whole.seen
 
 
 def test_albumentations_is_told_not_to_call_home() -> None:

@@ -6,20 +6,20 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import albumentations as A
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from rtdetrv2_train.batch import Batch
 from rtdetrv2_train.data.annotations import CocoAnnotations
-from rtdetrv2_train.data.dataset import DetectionDataset, collate, limit_threads
+from rtdetrv2_train.data.dataset import DetectionDataset, collate
+from rtdetrv2_train.data.loader import BatchLoader
+from rtdetrv2_train.data.photometric import PhotometricDistortion
 from rtdetrv2_train.data.pipeline import TrainingPipeline
 from rtdetrv2_train.data.sampler import EvalBatchSampler, SampleRequest, TrainBatchSampler
 from rtdetrv2_train.data.schedule import AugmentationSchedule
-from rtdetrv2_train.data.transforms import IoUCrop, PhotometricDistortion, ZoomOut
+from rtdetrv2_train.data.transforms import HorizontalFlip, IoUCrop, ZoomOut
 from rtdetrv2_train.errors import UserError
 
 ALWAYS = AugmentationSchedule({}, 2, 2)
@@ -31,20 +31,13 @@ def strong() -> TrainingPipeline:
             "photometric": PhotometricDistortion(),
             "zoom_out": ZoomOut(),
             "iou_crop": IoUCrop(),
-            "flip": A.HorizontalFlip(),
+            "flip": HorizontalFlip(),
         }
     )
 
 
-def batches(dataset: DetectionDataset, sampler: Any, workers: int = 0) -> DataLoader[Any]:
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        num_workers=workers,
-        collate_fn=collate,
-        worker_init_fn=limit_threads,
-        persistent_workers=workers > 0,
-    )
+def batches(dataset: DetectionDataset, sampler: Any, workers: int = 0) -> BatchLoader:
+    return BatchLoader(dataset, sampler, workers)
 
 
 def test_evaluation_gives_resized_bytes_and_normalised_boxes(make_set: Any) -> None:
@@ -84,6 +77,19 @@ def test_the_number_of_workers_changes_nothing(make_set: Any) -> None:
     assert not any(torch.equal(first.images, second.images) for first, second in pairwise(runs[0]))
 
 
+def test_two_processes_see_the_pixels_of_one(make_set: Any) -> None:
+    annotations = CocoAnnotations.load(*make_set(8))
+    dataset = DetectionDataset(annotations, strong(), ALWAYS, seed=7)
+    alone = TrainBatchSampler(8, 4, 7, (64, 64), [480, 640, 800], ALWAYS)
+    ranks = [TrainBatchSampler(8, 2, 7, (64, 64), [480, 640, 800], ALWAYS, rank, 2) for rank in (0, 1)]
+    for epoch in (0, 1):
+        for sampler in (alone, *ranks):
+            sampler.set_epoch(epoch)
+        for expected, *parts in zip(*(batches(dataset, sampler) for sampler in (alone, *ranks)), strict=True):
+            assert torch.equal(torch.cat([part.images for part in parts]), expected.images)
+            assert torch.equal(torch.cat([part.targets.boxes for part in parts]), expected.targets.boxes)
+
+
 def test_seed_and_repetition_change_the_augmentation(make_set: Any) -> None:
     annotations = CocoAnnotations.load(*make_set(1))
     request = SampleRequest(0, 0, 64, 64)
@@ -99,7 +105,7 @@ def test_augmentation_stops_on_time_in_workers_that_live_on(make_set: Any) -> No
     plain = {number: np.asarray(Image.open(annotations.path(number))) for number in range(4)}
     schedule = AugmentationSchedule({"flip": {"stop": 2}}, 4, 4)
     sampler = TrainBatchSampler(4, 2, 0, (48, 64), None, schedule)
-    pipeline = TrainingPipeline({"flip": A.HorizontalFlip(p=1.0)})
+    pipeline = TrainingPipeline({"flip": HorizontalFlip(p=1.0)})
     loader = batches(DetectionDataset(annotations, pipeline, schedule), sampler, workers=2)
     iterator = None
     for epoch in range(4):

@@ -3,11 +3,19 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 from lightning.fabric.utilities.data import _set_sampler_epoch
 from torch.utils.data import DataLoader
 
-from rtdetrv2_train.data.sampler import EvalBatchSampler, SampleRequest, TrainBatchSampler, scaled_size
+from rtdetrv2_train.data.annotations import CocoAnnotations
+from rtdetrv2_train.data.sampler import (
+    EvalBatchSampler,
+    SampleRequest,
+    TrainBatchSampler,
+    repeat_factors,
+    scaled_size,
+)
 from rtdetrv2_train.data.schedule import AugmentationSchedule
 
 SCALES = [480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800]
@@ -109,3 +117,35 @@ def test_evaluation_sees_every_image_exactly_once(num_samples: int, world_size: 
     assert requests[0] == SampleRequest(0, 0, 64, 96)
     assert all(len(list(batches)) == len(batches) for batches in ranks)
     assert max(len(batch) for batches in ranks for batch in batches) <= 4
+
+
+def test_rare_classes_are_repeated_as_often_as_lvis_says(make_set: Any) -> None:
+    def box(number: int, image: int, category_id: int) -> dict[str, Any]:
+        return {"id": number, "image_id": 10 + image, "category_id": category_id, "bbox": [0, 0, 9, 9]}
+
+    # Class 3 in all of 16 images but the last, class 7 twice in the first one only.
+    boxes = [box(1 + image, image, 3) for image in range(15)] + [box(20, 0, 7), box(21, 0, 7)]
+    annotations = CocoAnnotations.load(*make_set(16, annotations=boxes))
+    factors = repeat_factors(annotations, threshold=0.5)
+    assert factors.tolist() == [pytest.approx(8**0.5)] + [1.0] * 15
+
+
+def test_repeated_images_come_as_often_as_wanted_over_the_epochs() -> None:
+    wanted = np.array([2.75, 1.0, 1.5, 1.0, 1.2, 1.0])
+    batches = sampler(6, 2, repeats=wanted)
+    counts = np.zeros((400, 6))
+    for epoch in range(400):
+        batches.set_epoch(epoch)
+        requests = [request for batch in batches for request in batch]
+        assert len(requests) == len(set(requests)) == 8, "equal requests would give equal bits"
+        for request in requests:
+            counts[epoch, request.index] += 1
+    assert np.abs(counts - wanted * 8 / wanted.sum()).max() < 1
+    np.testing.assert_allclose(counts.mean(axis=0), wanted * 8 / wanted.sum(), atol=0.1)
+
+
+def test_ranks_share_out_repeated_images() -> None:
+    wanted = np.linspace(1, 3, 20)
+    alone = [request for batch in sampler(20, 4, repeats=wanted) for request in batch]
+    ranks = [sampler(20, 2, rank, 2, repeats=wanted) for rank in (0, 1)]
+    assert [request for pair in zip(*ranks, strict=True) for batch in pair for request in batch] == alone

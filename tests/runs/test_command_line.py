@@ -176,6 +176,20 @@ def test_a_resumed_run_ends_like_one_that_never_stopped(straight_run: Path, smal
     assert epochs == [0, 1, 2, 3]
 
 
+def test_a_run_that_ends_within_an_epoch_can_be_resumed_and_evaluated(small_set: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "short"
+    run("train.py", *TINY, *of_set(small_set), "trainer.max_steps=2", "trainer.max_epochs=3", f"hydra.run.dir={folder}")
+    last = folder / "checkpoints" / "last.ckpt"
+    averaged, current = weights(last, "state_dict"), weights(last, "current_model_state")
+    assert any(not torch.equal(tensor, averaged[name]) for name, tensor in current.items())
+    run("eval.py", f"checkpoint={last}", "trainer=cpu", *of_set(small_set), f"hydra.run.dir={tmp_path / 'eval'}")
+    evaluated = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert evaluated == json.loads((folder / "metrics.json").read_text())
+    run("train.py", f"resume={folder}", "trainer.max_steps=-1")
+    history = json.loads((folder / "history.json").read_text())
+    assert [(epoch["epoch"], epoch["step"]) for epoch in history] == [(0, 3), (1, 6), (2, 9)]
+
+
 def test_two_processes_train_and_evaluate_like_one(straight_run: Path, small_set: Path, tmp_path: Path) -> None:
     out = run(
         "train.py",

@@ -1,0 +1,73 @@
+"""The data loader: settings that suit the machine, and a clock that says whether it keeps up."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from rtdetrv2_train.data.dataset import DetectionDataset, collate
+
+# A worker makes some 150 strongly augmented images of 640 x 640 a second.
+MOST_WORKERS = 16
+
+
+class BatchLoader(DataLoader[Any]):
+    """Batches of a data set.
+
+    Args:
+        dataset: makes the samples.
+        batches: says which.
+        workers: worker processes, which live on from epoch to epoch; 0: samples are made when a batch is asked for.
+
+    Attributes:
+        waited_seconds: time spent so far in waiting for batches; with no workers, all the time it takes to make them.
+    """
+
+    def __init__(self, dataset: DetectionDataset, batches: Sampler[Any], workers: int) -> None:
+        super().__init__(
+            dataset,
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=limit_threads,
+            persistent_workers=workers > 0,
+        )
+        self.waited_seconds = 0.0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        start = time.perf_counter()
+        iterator = super().__iter__()
+        while True:
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            finally:
+                self.waited_seconds += time.perf_counter() - start
+            yield batch
+            start = time.perf_counter()
+
+
+def automatic_workers(local_processes: int) -> int:
+    """Worker processes for one of some training processes of this machine: all its cores but the one it trains on."""
+    return max(0, min(available_cores() // local_processes - 1, MOST_WORKERS))
+
+
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def limit_threads(worker: int) -> None:
+    """Keep a data loader worker to one thread: the workers themselves are what runs in parallel."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

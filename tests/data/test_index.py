@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import logging
+import pickle
+import resource
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rtdetrv2_train.data import annotations as annotations_module
+from rtdetrv2_train.data import index as index_module
+from rtdetrv2_train.data.annotations import CocoAnnotations
+from rtdetrv2_train.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def beside(annotation_file: Path) -> Path:
+    return annotation_file.with_name(f".{annotation_file.name}.index")
+
+
+def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: Any) -> None:
+        raise AssertionError("the annotation file must not be read")
+
+    monkeypatch.setattr(annotations_module, "read_coco_file", read)
+
+
+def assert_equal(one: CocoAnnotations, other: CocoAnnotations) -> None:
+    for field in fields(CocoAnnotations):
+        if field.name != "index":
+            left, right = getattr(one, field.name), getattr(other, field.name)
+            assert type(left) is type(right)
+            np.testing.assert_array_equal(left, right, err_msg=field.name)
+
+
+def from_memory(annotation_file: Path, folder: Path) -> CocoAnnotations:
+    """What the file says, without an index."""
+    facts, arrays = annotations_module._indexed(annotation_file, folder)
+    return CocoAnnotations(
+        annotation_file, folder, category_ids=tuple(facts["category_ids"]), class_names=tuple(facts["class_names"]),
+        problems=(), **arrays,
+    )  # fmt: skip
+
+
+def test_a_later_run_opens_the_index_instead_of_the_file(make_set: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = make_set(5)
+    first = CocoAnnotations.load(*files)
+    assert_equal(first, from_memory(*files))
+    forbid_reading(monkeypatch)
+    later = CocoAnnotations.load(*files)
+    assert_equal(first, later)
+    assert not later.boxes.flags.writeable
+    assert beside(files[0]).is_file()
+
+
+def test_problems_are_reported_from_the_index_too(make_set: Any, caplog: pytest.LogCaptureFixture) -> None:
+    box = {"id": 1, "image_id": 10, "category_id": 3, "bbox": [0, 0, 0, 5]}
+    files = make_set(1, annotations=[box, {**box, "id": None}])
+    problems = CocoAnnotations.load(*files).problems
+    assert [problem.annotation_id for problem in problems] == [1, None]
+    caplog.clear()
+    assert CocoAnnotations.load(*files).problems == problems
+    assert "2 broken boxes" in caplog.text
+
+
+def test_a_changed_file_gets_a_new_index(make_set: Any) -> None:
+    annotation_file, folder = make_set(2)
+    assert CocoAnnotations.load(annotation_file, folder).class_names == ("cat", "dog")
+    annotation_file.write_text(annotation_file.read_text().replace("dog", "fox"))
+    assert CocoAnnotations.load(annotation_file, folder).class_names == ("cat", "fox")
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "all but a byte", "longer", "zeros", "other file"])
+def test_a_damaged_index_is_built_again(make_set: Any, damage: str) -> None:
+    files = make_set(5)
+    CocoAnnotations.load(*files)
+    index = beside(files[0])
+    whole = index.read_bytes()
+    damaged = {
+        "empty": b"",
+        "half": whole[: len(whole) // 2],
+        "all but a byte": whole[:-1],
+        "longer": whole + b"\0",
+        "zeros": bytes(len(whole)),
+        "other file": files[0].read_bytes(),
+    }
+    index.write_bytes(damaged[damage])
+    assert_equal(CocoAnnotations.load(*files), from_memory(*files))
+    assert index.read_bytes() == whole
+
+
+def test_a_flipped_bit_anywhere_in_the_index_is_noticed(make_set: Any) -> None:
+    files = make_set(3)
+    CocoAnnotations.load(*files)
+    index, expected = beside(files[0]), from_memory(*files)
+    whole = index.read_bytes()
+    for position in range(0, len(whole), 97):
+        index.write_bytes(whole[:position] + bytes([whole[position] ^ 4]) + whole[position + 1 :])
+        assert_equal(CocoAnnotations.load(*files), expected)
+
+
+def test_an_index_goes_to_the_cache_where_its_place_cannot_be_written(
+    make_set: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = make_set(3)
+    # A folder that is a file cannot be written to by anyone, not even by the superuser.
+    monkeypatch.setattr(index_module, "_beside", lambda annotation_file: annotation_file / "index")
+    expected = CocoAnnotations.load(*files)
+    assert len(list((tmp_path / "cache/rtdetrv2_train").glob("set.json-*.index"))) == 1
+    forbid_reading(monkeypatch)
+    assert_equal(CocoAnnotations.load(*files), expected)
+
+
+def test_a_full_disk_costs_the_index_but_not_the_run(make_set: Any, caplog: pytest.LogCaptureFixture) -> None:
+    files = make_set(5)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        loaded = CocoAnnotations.load(*files)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert_equal(loaded, from_memory(*files))
+    assert "no index of" in caplog.text
+    assert "File too large" in caplog.text
+    assert [path.name for path in files[0].parent.rglob("*.part")] == []
+    assert not beside(files[0]).exists()
+    assert_equal(CocoAnnotations.load(*files), loaded)
+    assert beside(files[0]).exists()
+
+
+def test_processes_that_start_together_build_one_index(make_set: Any, tmp_path: Path) -> None:
+    annotation_file, folder = make_set(4)
+    code = f"""
+import sys, time
+from pathlib import Path
+from rtdetrv2_train.data import annotations
+read = annotations.read_coco_file
+def slowly(*files):
+    with Path({str(tmp_path / "built")!r}).open("a") as log:
+        log.write("x")
+    time.sleep(0.5)
+    return read(*files)
+annotations.read_coco_file = slowly
+loaded = annotations.CocoAnnotations.load(Path({str(annotation_file)!r}), Path({str(folder)!r}))
+print(loaded.boxes.tobytes().hex(), loaded.file_names.tolist())
+"""
+    running = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(4)
+    ]
+    printed = {process.communicate(timeout=60)[0] for process in running}
+    assert [process.returncode for process in running] == [0] * 4
+    assert len(printed) == 1
+    assert (tmp_path / "built").read_text() == "x"
+
+
+def test_another_process_gets_the_index_by_name(make_set: Any, caplog: pytest.LogCaptureFixture) -> None:
+    one, many = (CocoAnnotations.load(*make_set(count, name=f"set{count}")) for count in (1, 300))
+    sizes = [len(pickle.dumps(each)) for each in (one, many)]
+    assert sizes[1] < sizes[0] + 20
+    assert_equal(pickle.loads(pickle.dumps(many)), many)
+    fewer = many.relabelled(CocoAnnotations.load(*make_set(1, name="cats", categories=[{"id": 3, "name": "cat"}])))
+    assert_equal(pickle.loads(pickle.dumps(fewer)), fewer)
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "a/../../secret.png", "/etc/secret.png", "", "a\0b"])
+def test_a_file_name_that_leads_out_of_the_folder_is_refused(make_set: Any, name: str) -> None:
+    files = make_set(1, images=[{"id": 10, "file_name": name, "height": 4, "width": 4}])
+    with pytest.raises(UserError, match=r"entry 0 of 'images' of .* as 'file_name'") as raised:
+        CocoAnnotations.load(*files)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_file_name_may_wander_within_the_folder(make_set: Any) -> None:
+    files = make_set(1, images=[{"id": 10, "file_name": "a/..b/../x..png", "height": 4, "width": 4}])
+    assert CocoAnnotations.load(*files).path(0) == files[1] / "a/..b/../x..png"
+
+
+def test_sizes_read_from_images_belong_to_that_folder(make_set: Any, caplog: pytest.LogCaptureFixture) -> None:
+    images = [{"id": 10, "file_name": "0.png"}]
+    annotation_file, small = make_set(1, (48, 64), name="small", images=images)
+    _, large = make_set(1, (96, 128), name="large")
+    heights = [CocoAnnotations.load(annotation_file, folder).heights.tolist() for folder in (small, large, large)]
+    assert heights == [[48], [96], [96]]
+
+
+def test_unusual_annotations_are_read_as_usual_ones(make_set: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Fields of other types than COCO's, which the fast parser leaves to a patient one."""
+    usual = {"image_id": 10, "category_id": 3, "bbox": [4, 6.0, 20, 10], "id": 1, "area": 200, "iscrowd": 0}
+    unusual = {**usual, "id": "one", "area": "large", "iscrowd": False, "segmentation": [[1, 2]], "more": None}
+    loaded = CocoAnnotations.load(*make_set(1, annotations=[usual, unusual, {**usual, "area": None, "id": None}]))
+    assert loaded.boxes.tolist() == [[4, 6, 24, 16]] * 3
+    assert loaded.raw_areas.tolist() == [200] * 3
+    assert loaded.raw_ids.tolist() == [1, 2, 3]
+    assert loaded.problems == ()
+
+
+def test_index_messages_stay_out_of_the_way(make_set: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        CocoAnnotations.load(*make_set(1))
+    assert caplog.text == ""
