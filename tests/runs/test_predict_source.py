@@ -22,7 +22,7 @@ from rtdetrv2_train.prediction.sources import open_source
 from rtdetrv2_train.prediction.tiles import tiles_of, without_repeats
 from tests.support import ROOT
 
-LOW = 0.06  # a model of made-up weights is never sure
+LOW = 0.35  # a model of made-up weights is never sure
 
 
 @pytest.fixture(scope="module")
