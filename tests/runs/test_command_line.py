@@ -82,6 +82,8 @@ def test_a_run_leaves_what_its_folder_promises(straight_run: Path) -> None:
     ):
         assert (straight_run / name).stat().st_size > 0, name
     assert list((straight_run / "tensorboard").glob("events*"))
+    last = torch.load(straight_run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 12  # whether AP has improved or not
     history = json.loads((straight_run / "history.json").read_text())
     assert [epoch["epoch"] for epoch in history] == [0, 1, 2, 3]
     best = max(epoch["val/AP"] for epoch in history)
