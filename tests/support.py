@@ -66,6 +66,13 @@ def fill(model: nn.Module) -> None:
     model.load_state_dict(filled)
 
 
+def fill_with_scores(model: nn.Module) -> None:
+    """As ``fill``, with scores around a half instead of near nothing, whatever the model's width."""
+    fill(model)
+    for score_head in model.get_submodule("decoder.dec_score_head").children():
+        nn.init.zeros_(score_head.bias)
+
+
 def as_in_reference(model: nn.Module) -> nn.Module:
     """A model with the reference's weights, computed with the threads that the figures were computed with."""
     torch.set_num_threads(2)

@@ -32,14 +32,14 @@ from rtdetrv2_train.weights.architecture import infer_architecture
 from rtdetrv2_train.weights.authors_file import write_authors_file
 from rtdetrv2_train.weights.huggingface import write_huggingface_folder
 from rtdetrv2_train.weights.model_folder import ModelCard, write_model_folder
-from tests.support import ROOT, composed, fill, made
+from tests.support import ROOT, composed, fill_with_scores, made
 
 COLOURS = ("red", "green", "blue")
 
 
 def filled(name: str, **options: object) -> RTDETRv2:
     model = build_model(name, num_classes=3, **options)  # type: ignore[arg-type]
-    fill(model)
+    fill_with_scores(model)
     return model.eval()
 
 
@@ -170,36 +170,36 @@ def test_path_image_and_array_predict_the_same(nano_folder: Path, tmp_path: Path
     assert detector.class_names == COLOURS
     assert detector.image_size == (128, 128)
     array = photo()
-    expected = detector.predict(array, threshold=0.06)
+    expected = detector.predict(array, threshold=0.35)
     assert expected.boxes.shape == (len(expected), 4)
     assert expected.names == [COLOURS[label] for label in expected.labels]
     assert list(expected.scores) == sorted(expected.scores, reverse=True)
-    assert expected.scores.min() > 0.06
+    assert expected.scores.min() > 0.35
     Image.fromarray(array).save(tmp_path / "photo.png")
     for image in (tmp_path / "photo.png", str(tmp_path / "photo.png"), Image.fromarray(array)):
-        assert_equal(detector.predict(image, threshold=0.06), expected)
+        assert_equal(detector.predict(image, threshold=0.35), expected)
     opaque = np.dstack([array, np.full(array.shape[:2], 255, np.uint8)])
-    assert_equal(detector.predict(opaque, threshold=0.06), expected)
+    assert_equal(detector.predict(opaque, threshold=0.35), expected)
     cv2.imwrite(str(tmp_path / "photo.jpg"), array[..., ::-1])
     with Image.open(tmp_path / "photo.jpg") as image:
-        assert_equal(detector.predict(image, threshold=0.06), detector.predict(tmp_path / "photo.jpg", threshold=0.06))
+        assert_equal(detector.predict(image, threshold=0.35), detector.predict(tmp_path / "photo.jpg", threshold=0.35))
 
 
 def test_grey_images_are_as_good_as_coloured_ones(nano_folder: Path) -> None:
     detector = load_detector(nano_folder, device="cpu")
     grey = photo()[..., 0]
-    expected = detector.predict(np.stack([grey] * 3, -1), threshold=0.06)
-    assert_equal(detector.predict(grey, threshold=0.06), expected)
-    assert_equal(detector.predict(grey[..., None], threshold=0.06), expected)
+    expected = detector.predict(np.stack([grey] * 3, -1), threshold=0.35)
+    assert_equal(detector.predict(grey, threshold=0.35), expected)
+    assert_equal(detector.predict(grey[..., None], threshold=0.35), expected)
 
 
 def test_a_list_gives_a_list_whatever_the_sizes(nano_folder: Path) -> None:
     detector = load_detector(nano_folder, device="cpu")
     images = [photo(60 + 10 * number, 200) for number in range(9)]
-    together = detector.predict(images, threshold=0.06)
+    together = detector.predict(images, threshold=0.35)
     assert len(together) == 9
     for image, found in zip(images, together, strict=True):
-        alone = detector.predict(image, threshold=0.06)
+        alone = detector.predict(image, threshold=0.35)
         assert found.names == alone.names
         np.testing.assert_allclose(found.boxes, alone.boxes, atol=1e-2)
         np.testing.assert_allclose(found.scores, alone.scores, atol=1e-5)
@@ -209,13 +209,13 @@ def test_a_list_gives_a_list_whatever_the_sizes(nano_folder: Path) -> None:
 def test_predicting_keeps_the_mode_of_the_model(nano_folder: Path) -> None:
     model = filled("nano").train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    found = predict(model, photo(), threshold=0.06)
+    found = predict(model, photo(), threshold=0.35)
     assert model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    expected = load_detector(nano_folder, device="cpu").predict(photo(), threshold=0.06)
+    expected = load_detector(nano_folder, device="cpu").predict(photo(), threshold=0.35)
     np.testing.assert_array_equal(found.boxes, expected.boxes)
     assert found.names == [f"LABEL_{label}" for label in expected.labels]
-    assert predict(model, photo(), COLOURS, threshold=0.06).names == expected.names
+    assert predict(model, photo(), COLOURS, threshold=0.35).names == expected.names
 
 
 def test_what_is_no_image_is_named(nano_folder: Path, tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_fewer_decoder_layers_can_be_used(nano_folder: Path) -> None:
         expected = model(image)
         found = load_detector(nano_folder, num_eval_layers=1, device="cpu").model(image)
     assert torch.equal(found.boxes, expected.boxes)
-    with pytest.raises(UserError, match="num_eval_layers=4: this model's decoder has layers 1 to 3"):
+    with pytest.raises(UserError, match="num_eval_layers=4: this model's decoder has layers 1 to 2"):
         load_detector(nano_folder, num_eval_layers=4)
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from omegaconf import OmegaConf
 
 from rtdetrv2_train import build_model
 from rtdetrv2_train.weights.model_folder import ModelCard, write_model_folder
-from tests.support import composed, fill
+from tests.support import composed, fill_with_scores
 
 
 @pytest.fixture(scope="session")
@@ -18,9 +17,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ``nano`` model of three classes with made-up weights, which is never sure."""
     folder = tmp_path_factory.mktemp("nano") / "model"
     model = build_model("nano", num_classes=3)
-    fill(model)
-    for score_head in model.decoder.dec_score_head:  # scores around a half, whatever the width of the model
-        torch.nn.init.zeros_(score_head.bias)
+    fill_with_scores(model)
     config = composed("model=nano", "model.architecture.decoder.num_classes=3")
     architecture = OmegaConf.to_container(config.model.architecture, resolve=True)
     card = ModelCard(architecture, ("red", "green", "blue"), (3, 5, 7), (128, 128))
