@@ -42,12 +42,16 @@ class Criterion(nn.Module):
         self.alpha = alpha
         self.gamma = gamma
 
-    def forward(self, output: ModelOutput, targets: Targets) -> dict[str, Tensor]:
+    def forward(
+        self, output: ModelOutput, targets: Targets, num_boxes: Tensor | float | None = None
+    ) -> dict[str, Tensor]:
         """Weighted loss terms.
 
         Args:
             output: predictions of a model in training mode.
             targets: the ground truth that the model was given.
+            num_boxes: what the sums are divided by. None: the boxes of the batch, averaged over all processes, which all
+                of them have to ask for at the same time.
 
         Returns:
             scalars under the reference's names, whose sum is the loss: ``loss_vfl``, ``loss_bbox`` and ``loss_giou`` of
@@ -62,7 +66,8 @@ class Criterion(nn.Module):
         logits_GBQC = _in_full(torch.cat([output.logits, output.encoder_logits[None]]))
         boxes_GBQ4 = _in_full(torch.cat([output.boxes, output.encoder_boxes[None]]))
         pending = self.matcher.begin(logits_GBQC, boxes_GBQ4, targets)
-        num_boxes = _mean_number_of_boxes(targets)
+        if num_boxes is None:
+            num_boxes = _mean_number_of_boxes(targets)
 
         num_layers = len(output.logits)
         names = [f"_aux_{layer}" for layer in range(num_layers - 1)] + ["", "_enc_0"]

@@ -136,7 +136,8 @@ class DetectionModule(LightningModule):
         # The criterion wants layers and the encoder's proposals; here the last layer stands for both.
         last = ModelOutput(output.logits[None], output.boxes[None], output.logits, output.boxes)
         with torch.autocast(self.device.type, enabled=False):
-            losses = self.criterion(last, targets)
+            # of this process alone: another one may have fewer batches to validate, and would be waited for
+            losses = self.criterion(last, targets, num_boxes=max(float(sum(targets.counts)), 1.0))
         terms = {name: losses[f"loss_{name}"] for name in self.criterion.weights}
         numbers = {"val/loss": torch.stack(tuple(terms.values())).sum()}
         numbers |= {f"val/loss_{name}": term for name, term in terms.items()}

@@ -65,3 +65,14 @@ def test_number_of_operations_does_not_depend_on_layers_or_images() -> None:
     assert few.operations == many.operations
     assert many.operations <= 350
     assert many.reads == 0  # the costs cross to the host in one copy, and nothing else is read
+
+
+def test_with_a_given_number_of_boxes_processes_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, output, targets = step([2, 1])
+    expected = Criterion()(output, targets)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda *_: pytest.fail("asked the other processes"))
+    found = Criterion()(output, targets, num_boxes=6.0)
+    assert found.keys() == expected.keys()
+    for name, term in found.items():
+        torch.testing.assert_close(term, expected[name] / 2)
