@@ -50,8 +50,8 @@ class Criterion(nn.Module):
         Args:
             output: predictions of a model in training mode.
             targets: the ground truth that the model was given.
-            num_boxes: what the sums are divided by. None: the boxes of the batch, averaged over all processes, which all
-                of them have to ask for at the same time.
+            num_boxes: what the sums are divided by. None: the boxes of the batch, averaged over all processes, which
+                all of them have to ask for at the same time.
 
         Returns:
             scalars under the reference's names, whose sum is the loss: ``loss_vfl``, ``loss_bbox`` and ``loss_giou`` of
