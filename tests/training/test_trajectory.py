@@ -80,6 +80,11 @@ def magnitudes(state: dict[str, Tensor], names: Iterable[str]) -> list[float]:
     return [state[name].abs().mean().item() for name in names]
 
 
+def furthest(found: Iterable[float], wanted: Iterable[float]) -> float:
+    """The largest difference, relative for values above 1."""
+    return max(abs(value - other) / max(abs(other), 1.0) for value, other in zip(found, wanted, strict=True))
+
+
 def test_six_steps_equal_the_reference_in_float64() -> None:
     recorder, averaged = six_steps(torch.float64)
     exact = np.load(REFERENCE / "float64.npz")
@@ -101,4 +106,4 @@ def test_the_first_step_equals_the_reference_in_float32() -> None:
         [step["loss"] for step in EXPECTED["steps"]], rel=0.1
     )
     for name, state in (("final_abs_mean", recorder.weights), ("ema_abs_mean", averaged)):
-        assert magnitudes(state, EXPECTED[name]) == pytest.approx(list(EXPECTED[name].values()), rel=6e-4, abs=6e-4)
+        assert furthest(magnitudes(state, EXPECTED[name]), EXPECTED[name].values()) < 6e-4
