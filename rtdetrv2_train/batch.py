@@ -24,7 +24,8 @@ class Targets:
         counts: number of boxes of each image, B integers on the host.
         image_index: int64 ``[N]``, the position in the batch of the image that each box belongs to.
         image_ids: int64 ``[B]``, ids of the annotation file; empty when made by hand.
-        original_sizes: int64 ``[B, 2]``, (height, width) of the image file in pixels; empty when made by hand.
+        original_sizes: float32 ``[B, 2]``, (height, width) that each image spans in pixels of its file: the file's own
+            size, or more where a letterbox leaves a margin; empty when made by hand.
     """
 
     boxes: Tensor
@@ -32,7 +33,7 @@ class Targets:
     counts: tuple[int, ...]
     image_index: Tensor
     image_ids: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
-    original_sizes: Tensor = field(default_factory=lambda: torch.zeros(0, 2, dtype=torch.int64))
+    original_sizes: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
 
     def __post_init__(self) -> None:
         if not len(self.boxes) == len(self.labels) == sum(self.counts) == len(self.image_index):
@@ -61,14 +62,14 @@ class Targets:
         counts = tuple(len(of_image) for of_image in labels)
         device = boxes[0].device if boxes else None
         ids = [int(target["image_id"]) for target in targets if "image_id" in target]
-        sizes = [[int(side) for side in target["original_size"]] for target in targets if "original_size" in target]
+        sizes = [[float(side) for side in target["original_size"]] for target in targets if "original_size" in target]
         return cls(
             boxes=torch.cat(boxes) if boxes else torch.zeros(0, 4),
             labels=torch.cat(labels) if labels else torch.zeros(0, dtype=torch.int64),
             counts=counts,
             image_index=torch.repeat_interleave(torch.tensor(counts, dtype=torch.int64)).to(device),
             image_ids=torch.tensor(ids, dtype=torch.int64, device=device),
-            original_sizes=torch.tensor(sizes, dtype=torch.int64, device=device).reshape(-1, 2),
+            original_sizes=torch.tensor(sizes, dtype=torch.float32, device=device).reshape(-1, 2),
         )
 
     def __len__(self) -> int:

@@ -91,19 +91,21 @@ def largest_difference(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(distance[rows, columns].max())
 
 
-def write_coco(folder: Path, num_images: int = 12, size: int = 64, seed: int = 0) -> Path:
+def write_coco(folder: Path, num_images: int = 12, size: int | tuple[int, int] = 64, seed: int = 0) -> Path:
     """A small data set with one bright rectangle of one of two classes (ids 3 and 7) in each image."""
     generator = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True)
     images, annotations = [], []
+    rows, columns = (size, size) if isinstance(size, int) else size
     for number in range(1, num_images + 1):
-        picture = generator.integers(0, 60, (size, size, 3), dtype=np.uint8)
+        picture = generator.integers(0, 60, (rows, columns, 3), dtype=np.uint8)
         category = int(generator.choice([3, 7]))
-        width, height = (int(v) for v in generator.integers(size // 4, size // 2, 2))
-        left, top = int(generator.integers(0, size - width)), int(generator.integers(0, size - height))
+        side = min(rows, columns)
+        width, height = (int(v) for v in generator.integers(side // 4, side // 2, 2))
+        left, top = int(generator.integers(0, columns - width)), int(generator.integers(0, rows - height))
         picture[top : top + height, left : left + width] = (220, 40, 40) if category == 3 else (40, 40, 220)
         cv2.imwrite(str(folder / "images" / f"{number}.png"), picture[..., ::-1])
-        images.append({"id": number, "file_name": f"{number}.png", "width": size, "height": size})
+        images.append({"id": number, "file_name": f"{number}.png", "width": columns, "height": rows})
         annotations.append(
             {
                 "id": number,

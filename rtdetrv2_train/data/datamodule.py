@@ -36,6 +36,8 @@ class CocoDataModule(LightningDataModule):
         image_size: (height, width) of samples, multiples of 32.
         multiscale: sizes that each training batch's size is drawn from, for images of 640 (see `TrainBatchSampler`);
             None or empty for ``image_size`` always.
+        letterbox: whether images keep their aspect ratio, with a black margin at the right or below; else they are
+            stretched.
         transforms: augmentations by name, in their order; None stands for one that is switched off.
         schedule: epochs in which augmentations are active (see `AugmentationSchedule`).
         reference_epochs: length of the run that the epochs of ``schedule`` are meant for.
@@ -72,6 +74,7 @@ class CocoDataModule(LightningDataModule):
         on_bad_image: Literal["raise", "skip"] = "raise",
         repeat_threshold: float | None = None,
         cache: Literal["ram", "disk"] | None = None,
+        letterbox: bool = False,
     ) -> None:
         super().__init__()
         self.root = Path(root)
@@ -79,7 +82,10 @@ class CocoDataModule(LightningDataModule):
         self.val_paths = _paths("val", val)
         self.image_size = _checked_size(image_size)
         self.multiscale = [_whole("multiscale", scale, SIZE_STEP) for scale in multiscale or ()]
-        self.pipeline = TrainingPipeline(transforms)
+        if not isinstance(letterbox, bool):
+            raise UserError(f"data.letterbox is {letterbox!r}: give true or false")
+        self.letterbox = letterbox
+        self.pipeline = TrainingPipeline(transforms, letterbox)
         self.schedule = AugmentationSchedule(schedule, reference_epochs, max_epochs, known_names=tuple(transforms))
         self.batch_size = _whole("batch_size", batch_size, 1)
         self.eval_batch_size = _whole("eval_batch_size", eval_batch_size, 1)
@@ -191,7 +197,10 @@ class CocoDataModule(LightningDataModule):
         annotations = self.val_annotations
         rank, world_size = self._rank()
         batches = EvalBatchSampler(len(annotations), self.eval_batch_size, self.image_size, rank, world_size)
-        return self._loader(DetectionDataset(annotations, seed=self.seed, on_bad_image=self.on_bad_image), batches)
+        dataset = DetectionDataset(
+            annotations, seed=self.seed, on_bad_image=self.on_bad_image, letterbox=self.letterbox
+        )
+        return self._loader(dataset, batches)
 
     def teardown(self, stage: str | None = None) -> None:
         """Say how many images could not be read, where they were skipped."""

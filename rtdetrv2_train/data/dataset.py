@@ -17,7 +17,7 @@ from rtdetrv2_train.batch import Batch, Targets
 from rtdetrv2_train.boxes import xyxy_to_cxcywh
 from rtdetrv2_train.data.annotations import CocoAnnotations
 from rtdetrv2_train.data.cache import ImageCache
-from rtdetrv2_train.data.images import ImageArray, StoredImage, UnreadableImageError, read_image, resize_for_evaluation
+from rtdetrv2_train.data.images import ImageArray, StoredImage, UnreadableImageError, evaluation_input, read_image
 from rtdetrv2_train.data.pipeline import TrainingPipeline
 from rtdetrv2_train.data.sampler import SampleRequest
 from rtdetrv2_train.data.schedule import AugmentationSchedule
@@ -39,14 +39,15 @@ class Sample:
         boxes: float32 ``[n, 4]``, xyxy, normalised to [0, 1].
         labels: int64 ``[n]``.
         image_id: of the annotation file.
-        original_size: (height, width) of the file in pixels.
+        original_size: (height, width) that the image spans in pixels of the file: the file's own, or more where a
+            letterbox leaves a margin.
     """
 
     image: ImageArray
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     image_id: int
-    original_size: tuple[int, int]
+    original_size: tuple[float, float]
 
 
 class BadImageError(UserError):
@@ -75,6 +76,7 @@ class DetectionDataset(Dataset[Sample]):
             another image in its place for training, or a black one without detections for evaluation, so that the
             figures stay those of the whole set.
         cache: of decoded images, for training.
+        letterbox: whether images keep their aspect ratio in evaluation; in training the pipeline decides.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class DetectionDataset(Dataset[Sample]):
         seed: int = 0,
         on_bad_image: Literal["raise", "skip"] = "raise",
         cache: ImageCache | None = None,
+        letterbox: bool = False,
     ) -> None:
         if pipeline is not None and schedule is None:
             raise ValueError("a pipeline needs a schedule")
@@ -94,6 +97,7 @@ class DetectionDataset(Dataset[Sample]):
         self.seed = seed
         self.on_bad_image = on_bad_image
         self.cache = cache
+        self.letterbox = letterbox
         # In shared memory: what a worker marks is seen by all workers and by the main process.
         self._bad = torch.zeros(len(annotations), dtype=torch.bool).share_memory_()
         self._resized = torch.zeros(len(annotations), dtype=torch.bool).share_memory_()
@@ -147,13 +151,9 @@ class DetectionDataset(Dataset[Sample]):
             image = np.zeros(shape, dtype=np.uint8)
         height, width = image.shape[:2]
         boxes, labels = self._boxes_within(index, height, width)
-        return Sample(
-            resize_for_evaluation(image, request.height, request.width),
-            (boxes / np.array([width, height, width, height])).astype(np.float32),
-            labels,
-            int(self.annotations.image_ids[index]),
-            (height, width),
-        )
+        pixels, span = evaluation_input(image, (request.height, request.width), self.letterbox)
+        shares = (boxes / np.array([*span[::-1], *span[::-1]])).astype(np.float32)
+        return Sample(pixels, shares, labels, int(self.annotations.image_ids[index]), span)
 
     def _candidates(self, request: SampleRequest) -> Iterator[int]:
         """The image asked for, then others in a random order that the request fixes, in case it cannot be read."""

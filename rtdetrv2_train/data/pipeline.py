@@ -10,7 +10,7 @@ import albumentations as A
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdetrv2_train.data.images import ImageArray, StoredImage
+from rtdetrv2_train.data.images import ImageArray, StoredImage, fitted_size, padded
 from rtdetrv2_train.data.photometric import Distortion, PhotometricDistortion
 from rtdetrv2_train.data.placement import BoxArray, Placement
 from rtdetrv2_train.data.transforms import Move, ZoomOut
@@ -31,12 +31,15 @@ class TrainingPipeline:
 
     Args:
         transforms: augmentations by name; None stands for one that was switched off.
+        letterbox: whether what the augmentations leave keeps its aspect ratio, with a black margin at the right or
+            below; else it is stretched to the batch's size.
 
     Raises:
         UserError: if something else is among them.
     """
 
-    def __init__(self, transforms: Mapping[str, Transform | None]) -> None:
+    def __init__(self, transforms: Mapping[str, Transform | None], letterbox: bool = False) -> None:
+        self.letterbox = letterbox
         self.transforms = {name: transform for name, transform in transforms.items() if transform is not None}
         for name, transform in self.transforms.items():
             if not isinstance(transform, Transform):
@@ -82,7 +85,7 @@ class TrainingPipeline:
                 pixels = sample.make_pixels()
                 pixels, rows = self._through_albumentations(name, transform, pixels, sample.rows, generator)
                 sample.start_from(StoredImage.of_pixels(pixels), rows)
-        pixels, rows = sample.finish(size)
+        pixels, rows = sample.finish(size, self.letterbox)
         rows = rows / _row_scale(*size)
         return pixels, rows[:, :4].astype(np.float32), rows[:, 4].astype(np.int64)
 
@@ -140,10 +143,11 @@ class _Unfinished:
         self.start_from(StoredImage.of_pixels(pixels), rows)
         return pixels
 
-    def finish(self, size: tuple[int, int]) -> tuple[ImageArray, BoxArray]:
+    def finish(self, size: tuple[int, int], letterbox: bool) -> tuple[ImageArray, BoxArray]:
         """Pixels of the final size ``(height, width)``, and boxes in them, without those that are too small."""
-        pixels, rows = self._rendered(_without_small(self.rows), size)
-        return pixels, _without_small(rows)
+        filled = fitted_size(self.placement.height, self.placement.width, size) if letterbox else size
+        pixels, rows = self._rendered(_without_small(self.rows), filled)
+        return padded(pixels, size), _without_small(rows)
 
     def _rendered(self, rows: BoxArray, size: tuple[int, int]) -> tuple[ImageArray, BoxArray]:
         pixels, boxes = self.placement.render(self.image, rows[:, :4], size, self.distortion)

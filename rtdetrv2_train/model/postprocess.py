@@ -20,7 +20,8 @@ def detections_from(
     Args:
         logits_BQC: class logits ``[B, Q, C]``.
         boxes_BQ4: cxcywh in [0, 1], ``[B, Q, 4]``.
-        original_sizes_B2: (height, width) of the images in pixels, ``[B, 2]``.
+        original_sizes_B2: (height, width) in pixels of the original images that the boxes are shares of, ``[B, 2]``:
+            their sizes, or those of the letterboxes around them.
         max_detections: detections for each image, K; fewer where Q x C is less.
 
     Returns:

@@ -39,8 +39,7 @@ def with_saved(config: DictConfig, folder: Path, sections: Sequence[str], overri
     """
     saved = cast(DictConfig, OmegaConf.load(folder / CONFIG_FILE))
     groups = {"model", "data", "augment", "recipe", "trainer", "logger", "callbacks", "experiment"}
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
-    keys = [override.key_or_group for override in parsed]
+    keys = keys_of(overrides)
     joined = cast(DictConfig, OmegaConf.create(OmegaConf.to_container(config, resolve=False)))
     OmegaConf.set_struct(joined, False)
     for section in sections:
@@ -50,6 +49,11 @@ def with_saved(config: DictConfig, folder: Path, sections: Sequence[str], overri
         if key.partition(".")[0] in sections and key not in groups:
             OmegaConf.update(joined, key, OmegaConf.select(config, key), force_add=True)
     return joined
+
+
+def keys_of(overrides: Sequence[str]) -> list[str]:
+    """What each override is about: a key with dots, or a group."""
+    return [override.key_or_group for override in OverridesParser.create().parse_overrides(list(overrides))]
 
 
 def command_line_overrides() -> list[str]:

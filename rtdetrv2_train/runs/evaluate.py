@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.utils import instantiate
@@ -22,13 +23,14 @@ from rtdetrv2_train.runs.build import (
     quiet_libraries,
     save_and_print_metrics,
 )
-from rtdetrv2_train.runs.configuration import command_line_overrides, save_and_print, with_saved
+from rtdetrv2_train.runs.configuration import command_line_overrides, keys_of, save_and_print, with_saved
 from rtdetrv2_train.runs.folders import newest_run, run_folder_of
 from rtdetrv2_train.runs.model_config import build_detector, use_decoder_layers
 from rtdetrv2_train.runs.report import history_of, report
 from rtdetrv2_train.training.callbacks import ValidationPictures
 from rtdetrv2_train.training.module import DetectionModule
 from rtdetrv2_train.training.progress import Progress
+from rtdetrv2_train.weights.checkpoint import Checkpoint
 from rtdetrv2_train.weights.checkpoints import read_checkpoint
 from rtdetrv2_train.weights.matching import load_weights
 
@@ -52,6 +54,7 @@ def evaluate(config: DictConfig) -> CocoMetrics | None:
     folder = run_folder_of(source)
     if folder:
         config = with_saved(config, folder, ("model", "data", "augment", "recipe"), command_line_overrides())
+    _look_as_trained(config, checkpoint, keys_of(command_line_overrides()))
 
     # classes come from the checkpoint, so the training set need not be there
     data: CocoDataModule = instantiate(config.data, batch_size=1, multiscale=None)
@@ -102,3 +105,13 @@ def evaluate(config: DictConfig) -> CocoMetrics | None:
         Console().print(f"{'report':16} {os.path.relpath(output / 'report.html')}", soft_wrap=True)
         return module.metrics
     return None
+
+
+def _look_as_trained(config: DictConfig, checkpoint: Checkpoint, given: Sequence[str]) -> None:
+    """Show the model images of the size and shape that it was trained on, unless the command line gives others."""
+    if "model.image_size" in given:
+        config.data.image_size = config.model.image_size
+    elif "data.image_size" not in given and checkpoint.image_size is not None:
+        config.data.image_size = list(checkpoint.image_size)
+    if "data.letterbox" not in given and checkpoint.image_size is not None:
+        OmegaConf.update(config, "data.letterbox", checkpoint.letterbox, force_add=True)

@@ -70,6 +70,11 @@ def export_huggingface(detector: Detector, folder: Path) -> Path:
             f"Hugging Face's RTDetrV2 predicts the same on square images only, this model's are {height} x {width}: "
             "export with format=reference, or train with a square model.image_size"
         )
+    if detector.letterbox:
+        raise UserError(
+            "Hugging Face's image processor maps boxes back as if images had been stretched, but this model was "
+            "trained with data.letterbox=true: export with format=reference, or train without it"
+        )
     write_huggingface_folder(
         folder,
         model.state_dict(),
@@ -104,6 +109,8 @@ def export_reference(detector: Detector, output: Path) -> Path:
     _say("  num_classes", facts.num_classes)
     _say("  remap_mscoco_category", facts.num_classes == 80)
     _say("  eval_spatial_size", list(detector.image_size))
+    if detector.letterbox:
+        _say("  images", "keep their aspect ratio, with a black margin at the right or below")
     _say("  RTDETRTransformerv2.eval_idx", -1 if used == facts.decoder_layers else used - 1)
     _say("  RTDETRTransformerv2.num_points", list(facts.num_points))
     _say("  RTDETRTransformerv2.cross_attn_method", facts.method)

@@ -86,7 +86,7 @@ def restore(
         log.info(line)
     use_decoder_layers(model, num_eval_layers)
     detector = make_detector(model.eval(), class_names or checkpoint.class_names, image_size)
-    return replace(detector, category_ids=tuple(checkpoint.category_ids or ()))
+    return replace(detector, category_ids=tuple(checkpoint.category_ids or ()), letterbox=checkpoint.letterbox)
 
 
 def _recognised(checkpoint: Checkpoint) -> DictConfig:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from rtdetrv2_train.data.images import ImageArray, UnreadableImageError, as_rgb, read_image, resize_for_evaluation
+from rtdetrv2_train.data.images import ImageArray, UnreadableImageError, as_rgb, evaluation_input, read_image
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.model.detector import RTDETRv2
 from rtdetrv2_train.model.postprocess import detections_from
@@ -59,6 +59,7 @@ class Detector:
         model: on the device to compute on.
         class_names: in the order of the class indices.
         image_size: (height, width) of the model's input in pixels; images are resized to it.
+        letterbox: whether they keep their aspect ratio, with a black margin at the right or below.
         category_ids: the annotation file's id of each class index; empty where that is not known.
         half: whether to compute in half precision (float16 on a GPU, bfloat16 on the CPU).
     """
@@ -66,6 +67,7 @@ class Detector:
     model: RTDETRv2
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
+    letterbox: bool = False
     category_ids: tuple[int, ...] = ()
     half: bool = False
 
@@ -148,9 +150,9 @@ class Detector:
     def _predict(self, images: Sequence[ImageLike], threshold: float, max_detections: int) -> list[Prediction]:
         arrays = [_pixels(image) for image in images]
         device = next(self.model.parameters()).device
-        resized = np.stack([resize_for_evaluation(array, *self.image_size) for array in arrays])
-        batch = torch.from_numpy(resized).to(device).permute(0, 3, 1, 2)
-        sizes = torch.tensor([array.shape[:2] for array in arrays], device=device)
+        inputs = [evaluation_input(array, self.image_size, self.letterbox) for array in arrays]
+        batch = torch.from_numpy(np.stack([pixels for pixels, _ in inputs])).to(device).permute(0, 3, 1, 2)
+        sizes = torch.tensor([span for _, span in inputs], dtype=torch.float32, device=device)
 
         was_training = self.model.training
         self.model.eval()

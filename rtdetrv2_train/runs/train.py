@@ -77,7 +77,8 @@ def train(config: DictConfig) -> float | None:
     short = config.recipe.short_run
     if not pretrained and estimated_steps(config, len(data.train_annotations)) < short.below_steps:
         data.schedule = data.schedule.stopped_by(short.from_scratch_augmentation_share)
-    card = ModelCard(plain(config.model.architecture), data.class_names, data.category_ids, data.image_size)
+    architecture = plain(config.model.architecture)
+    card = ModelCard(architecture, data.class_names, data.category_ids, data.image_size, data.letterbox)
     module = DetectionModule(
         model=model,
         criterion=instantiate(config.model.criterion),

@@ -76,7 +76,7 @@ class DetectionModule(LightningModule):
         return self._schedule
 
     def forward(self, images: Tensor, original_sizes: Tensor) -> Detections:
-        """Detections for uint8 or float images ``[B, 3, H, W]`` whose files measure ``[B, 2]`` (height, width)."""
+        """Detections for uint8 or float images ``[B, 3, H, W]``; for the sizes ``[B, 2]`` see `detections_from`."""
         output = self.model(images)
         return detections_from(output.logits, output.boxes, original_sizes, self.max_detections)
 

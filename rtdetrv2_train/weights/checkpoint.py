@@ -26,6 +26,7 @@ class Checkpoint:
         class_names: in the order of the class indices, where known.
         category_ids: the annotation file's id of each class, where known.
         image_size: (height, width) of the input in pixels, where known.
+        letterbox: whether images keep their aspect ratio in it.
         architecture: the configuration that a model of ours was built from, where known.
     """
 
@@ -36,6 +37,7 @@ class Checkpoint:
     class_names: tuple[str, ...] | None = None
     category_ids: tuple[int, ...] | None = None
     image_size: tuple[int, int] | None = None
+    letterbox: bool = False
     architecture: Mapping[str, Any] | None = None
 
 
@@ -46,6 +48,7 @@ def make_checkpoint(
     class_names: Sequence[str] | None = None,
     category_ids: Sequence[int] | None = None,
     image_size: tuple[int, int] | None = None,
+    letterbox: bool = False,
     architecture: Mapping[str, Any] | None = None,
     unseen: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
@@ -58,6 +61,7 @@ def make_checkpoint(
         class_names: where known.
         category_ids: where known.
         image_size: where known.
+        letterbox: whether images keep their aspect ratio.
         architecture: where known; tells ``num_queries``, ``method`` and ``encoder_heads``.
         unseen: those of the facts that weights do not show, from elsewhere.
 
@@ -83,6 +87,7 @@ def make_checkpoint(
         class_names=None if class_names is None else tuple(class_names),
         category_ids=None if category_ids is None else tuple(category_ids),
         image_size=image_size,
+        letterbox=letterbox,
         architecture=architecture,
     )
 

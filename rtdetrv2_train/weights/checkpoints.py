@@ -98,6 +98,7 @@ def _of_card(card: ModelCard) -> dict[str, Any]:
         "class_names": card.class_names,
         "category_ids": card.category_ids,
         "image_size": card.image_size,
+        "letterbox": card.letterbox,
         "architecture": card.architecture,
     }
 

@@ -26,12 +26,14 @@ class ModelCard:
         class_names: in the order of the class indices.
         category_ids: the annotation file's id of each class.
         image_size: (height, width) of the input in pixels.
+        letterbox: whether images keep their aspect ratio in it, with a black margin at the right or below.
     """
 
     architecture: Mapping[str, Any]
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     image_size: tuple[int, int]
+    letterbox: bool = False
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str) -> ModelCard:
@@ -51,6 +53,7 @@ class ModelCard:
                 class_names=tuple(str(name) for name in values["class_names"]),
                 category_ids=tuple(int(category) for category in values["category_ids"]),
                 image_size=(int(height), int(width)),
+                letterbox=bool(values.get("letterbox", False)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
@@ -65,6 +68,7 @@ class ModelCard:
             "class_names": list(self.class_names),
             "category_ids": list(self.category_ids),
             "image_size": list(self.image_size),
+            "letterbox": self.letterbox,
         }
 
 

@@ -210,6 +210,16 @@ def test_transformers_differs_on_images_that_are_not_square(r18vd: Detector, tmp
         export_huggingface(replace(r18vd, image_size=(256, 320)), tmp_path)
 
 
+def test_transformers_would_map_the_boxes_of_a_letterbox_wrongly(
+    r18vd: Detector, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    letterboxed = replace(r18vd, letterbox=True)
+    with pytest.raises(UserError, match=r"data\.letterbox=true: export with format=reference"):
+        export_huggingface(letterboxed, tmp_path)
+    export_reference(letterboxed, tmp_path)
+    assert "keep their aspect ratio" in capsys.readouterr().out
+
+
 def test_an_export_without_source_or_place_says_so(run_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nothing to export: give run="):
         export(OmegaConf.create({**EXPORT, "format": "reference"}))

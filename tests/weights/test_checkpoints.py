@@ -24,6 +24,7 @@ CARD = ModelCard(
     class_names=NAMES,
     category_ids=(3, 5, 8, 9),
     image_size=(64, 96),
+    letterbox=True,
 )
 
 
@@ -112,13 +113,23 @@ def test_a_model_folder_comes_back_as_it_was_written(tmp_path: Path, weights: di
         "class_names",
         "category_ids",
         "image_size",
+        "letterbox",
     }
     for source in (tmp_path / "model", tmp_path / "model" / "model.safetensors"):
         checkpoint = read_checkpoint(source)
         assert checkpoint.kind == "model_folder"
         assert checkpoint.class_names == NAMES
         assert checkpoint.image_size == (64, 96)
+        assert checkpoint.letterbox
         assert_same(checkpoint.state_dict, weights)
+
+
+def test_a_model_of_the_time_before_letterboxes_has_none(tmp_path: Path, weights: dict[str, Tensor]) -> None:
+    write_model_folder(tmp_path, weights, CARD)
+    card = CARD.to_dict()
+    del card["letterbox"]
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    assert not read_checkpoint(tmp_path).letterbox
 
 
 def test_a_model_folder_with_a_damaged_card_is_named(tmp_path: Path, weights: dict[str, Tensor]) -> None:
