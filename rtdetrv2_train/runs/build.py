@@ -16,6 +16,7 @@ from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.metrics import CocoMetrics
 from rtdetrv2_train.evaluation.table import print_metrics
 from rtdetrv2_train.runs.configuration import plain
+from rtdetrv2_train.runs.launching import devices_and_nodes
 from rtdetrv2_train.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,10 @@ def quiet_libraries() -> None:
 
 
 def build_trainer(config: DictConfig, **kwargs: Any) -> Trainer:
-    """Lightning's Trainer, with the device and the precision that ``auto`` stands for here."""
+    """Lightning's Trainer, with the device and the precision that ``auto`` stands for here.
+
+    Where torchrun or SLURM has started the processes, their number is what they say.
+    """
     settings = plain(config)
     if settings["accelerator"] == "auto":
         settings["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
@@ -46,6 +50,8 @@ def build_trainer(config: DictConfig, **kwargs: Any) -> Trainer:
     if settings["precision"] == "auto":
         mixed = "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "16-mixed"
         settings["precision"] = mixed if on_gpu else "32-true"
+    if launched := devices_and_nodes():
+        settings["devices"], settings["num_nodes"] = launched
     return cast(Trainer, instantiate(settings, **kwargs))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from rtdetrv2_train.errors import UserError, nearest
 from rtdetrv2_train.runs.folders import newest_run, run_folder_of
+from rtdetrv2_train.runs.launching import common_folder, is_first_process
 
 
 def answer_plainly(main: Callable[[], Any]) -> None:
@@ -23,7 +24,8 @@ def answer_plainly(main: Callable[[], Any]) -> None:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    OmegaConf.register_new_resolver("resumed_folder", _resumed_folder, replace=True)
+    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+    OmegaConf.register_new_resolver("of_first_process", _of_first_process, replace=True)
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # has Hydra raise its errors instead of printing them
     try:
@@ -55,12 +57,15 @@ def explain(error: Exception, config_folder: Path) -> str:
     return " ".join(text.split())
 
 
-def _resumed_folder(resume: str | None, otherwise: str) -> str:
-    """The folder of the run to resume, so that it goes on there; ``otherwise`` for a new run."""
-    if not resume:
-        return otherwise
-    folder = run_folder_of(newest_run(resume))
-    return str(folder) if folder else otherwise
+def _run_folder(resume: str | None, new: str) -> str:
+    """The folder of the run to resume, so that it goes on there; else a new one, the same for all processes."""
+    folder = run_folder_of(newest_run(resume)) if resume else None
+    return str(folder) if folder else common_folder(new)
+
+
+def _of_first_process(value: str, otherwise: str | None) -> str | None:
+    """What one process alone is to write, and what the others have instead."""
+    return value if is_first_process() else otherwise
 
 
 def _nearest_key(key: str, keys: list[str]) -> str:

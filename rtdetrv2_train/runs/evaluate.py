@@ -17,6 +17,7 @@ from rtdetrv2_train.evaluation.advice import worst_classes
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.evaluation.metrics import CocoMetrics
 from rtdetrv2_train.evaluation.table import print_advice
+from rtdetrv2_train.runs.another_process import other_processes
 from rtdetrv2_train.runs.build import (
     build_recipe,
     build_trainer,
@@ -46,15 +47,28 @@ def evaluate(config: DictConfig) -> CocoMetrics | None:
     Returns:
         The metrics, on the first process; None on others.
     """
-    quiet_libraries()
     if not (config.run or config.checkpoint):
         raise UserError("nothing to evaluate: give run=runs/... or checkpoint=...")
-    source = str(newest_run(config.run)) if config.run else config.checkpoint
-    checkpoint = read_checkpoint(source)
-    folder = run_folder_of(source)
-    if folder:
+    checkpoint = read_checkpoint(_source(config))
+    if folder := run_folder_of(_source(config)):
         config = with_saved(config, folder, ("model", "data", "augment", "recipe"), command_line_overrides())
     _look_as_trained(config, checkpoint, keys_of(command_line_overrides()))
+    return _evaluate(config, checkpoint)
+
+
+def evaluate_as_composed(config: DictConfig) -> CocoMetrics | None:
+    """As :func:`evaluate`, with a configuration that holds what is taken from the run that is measured."""
+    return _evaluate(config, read_checkpoint(_source(config)))
+
+
+def _source(config: DictConfig) -> str:
+    return str(newest_run(config.run)) if config.run else str(config.checkpoint)
+
+
+def _evaluate(config: DictConfig, checkpoint: Checkpoint) -> CocoMetrics | None:
+    quiet_libraries()
+    source = _source(config)
+    folder = run_folder_of(source)
 
     # classes come from the checkpoint, so the training set need not be there
     data: CocoDataModule = instantiate(config.data, batch_size=1, multiscale=None)
@@ -91,7 +105,8 @@ def evaluate(config: DictConfig) -> CocoMetrics | None:
     )
     if trainer.is_global_zero:
         save_and_print(config, show=False)
-    trainer.validate(module, datamodule=data, verbose=False)
+    with other_processes(trainer, "evaluate", config.run_folder):
+        trainer.validate(module, datamodule=data, verbose=False)
     if trainer.is_global_zero and module.metrics is not None:
         save_and_print_metrics(module.metrics, output)
         facts = {"model": str(config.model.name), "weights": str(source)}

@@ -19,6 +19,7 @@ from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.advice import worst_classes
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.evaluation.table import print_advice
+from rtdetrv2_train.runs.another_process import other_processes
 from rtdetrv2_train.runs.build import (
     build_recipe,
     build_trainer,
@@ -60,10 +61,20 @@ def train(config: DictConfig) -> float | None:
     resumed = _checkpoint_to_resume(config.resume) if config.resume else None
     if resumed and (folder := run_folder_of(resumed)):
         config = with_saved(config, folder, SECTIONS_OF_A_RUN, command_line_overrides())
+    return train_as_composed(config)
+
+
+def train_as_composed(config: DictConfig) -> float | None:
+    """As :func:`train`, with a configuration that holds what is taken from the run that is resumed."""
     quiet_libraries()
     seed_everything(config.seed, workers=True, verbose=False)
-
     trainer = build_trainer(config.trainer, **_attachments(config))
+    with other_processes(trainer, "train", config.run_folder):
+        return _train(trainer, config)
+
+
+def _train(trainer: Trainer, config: DictConfig) -> float | None:
+    resumed = _checkpoint_to_resume(config.resume) if config.resume else None
     batch_size = per_process_batch_size(
         config.recipe.total_batch_size, trainer.world_size, trainer.accumulate_grad_batches
     )
