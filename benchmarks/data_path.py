@@ -1,22 +1,26 @@
-"""Images per second of one core: this project's data path beside the reference's operators in torchvision.
+"""Images per second of one core: this project's data path beside others; and the memory of its workers.
 
     python benchmarks/data_path.py path/to/coco_like_set
 
 The set is laid out as COCO is; its training images are read, strongly augmented (or only flipped) and resized to
-640 x 640. Both sides take turns, and time is processor time, so that other work on the machine matters little; the
-figures are medians over the rounds.
+640 x 640. The other sides are the reference's operators in torchvision and, where `ultralytics` is installed (in an
+environment of its own: it is no part of this project), the loader that its RT-DETR is trained with. All take turns, and
+time is processor time, so that other work on the machine matters little; the figures are medians over the rounds.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 from PIL import Image
 from torchvision import tv_tensors
@@ -24,9 +28,10 @@ from torchvision.transforms import v2
 
 from rtdetrv2_train.data.annotations import CocoAnnotations
 from rtdetrv2_train.data.dataset import DetectionDataset, collate
+from rtdetrv2_train.data.loader import BatchLoader
 from rtdetrv2_train.data.photometric import PhotometricDistortion
 from rtdetrv2_train.data.pipeline import TrainingPipeline
-from rtdetrv2_train.data.sampler import SampleRequest
+from rtdetrv2_train.data.sampler import SampleRequest, TrainBatchSampler
 from rtdetrv2_train.data.schedule import AugmentationSchedule
 from rtdetrv2_train.data.transforms import HorizontalFlip, IoUCrop, ZoomOut
 
@@ -35,13 +40,21 @@ BATCH_SIZE = 16
 Round = Callable[[int], None]
 
 
-def ours(annotations: CocoAnnotations, strong: bool) -> Round:
-    """One epoch of this project's samples and batches."""
+ALWAYS = AugmentationSchedule({}, 1, 1)
+
+
+def our_dataset(annotations: CocoAnnotations, strong: bool) -> DetectionDataset:
+    """This project's training samples."""
     transforms: dict[str, Any] = {"flip": HorizontalFlip()}
     if strong:
         moves = {"photometric": PhotometricDistortion(), "zoom_out": ZoomOut(), "iou_crop": IoUCrop()}
         transforms = moves | transforms
-    dataset = DetectionDataset(annotations, TrainingPipeline(transforms), AugmentationSchedule({}, 1, 1))
+    return DetectionDataset(annotations, TrainingPipeline(transforms), ALWAYS)
+
+
+def ours(annotations: CocoAnnotations, strong: bool) -> Round:
+    """One epoch of this project's samples and batches."""
+    dataset = our_dataset(annotations, strong)
 
     def epoch(number: int) -> None:
         requests = [SampleRequest(index, number, SIZE, SIZE) for index in range(len(annotations))]
@@ -95,11 +108,90 @@ def reference(annotations: CocoAnnotations, strong: bool) -> Round:
     return epoch
 
 
+def of_ultralytics(annotations: CocoAnnotations, strong: bool, folder: Path) -> Round:
+    """One epoch of the loader of Ultralytics' RT-DETR.
+
+    Strong is the augmentation that it comes with: a mosaic of four images, scale, shift, colours, flip.
+
+    Args:
+        annotations: the set.
+        strong: whether to augment.
+        folder: an empty one, for its copy of the set in YOLO's layout.
+    """
+    from ultralytics.cfg import get_cfg
+    from ultralytics.models.rtdetr.val import RTDETRDataset
+
+    for name in ("images", "labels"):
+        (folder / name).mkdir()
+    for index in range(len(annotations)):
+        path = annotations.path(index)
+        (folder / "images" / path.name).symlink_to(path.resolve())
+        boxes, labels = annotations.targets(index)
+        boxes /= [annotations.widths[index], annotations.heights[index]] * 2
+        rows = np.column_stack([labels, (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]])
+        np.savetxt(folder / "labels" / f"{path.stem}.txt", rows, fmt=["%d", *["%.6f"] * 4])
+    off = {"mosaic": 0, "scale": 0, "translate": 0, "hsv_h": 0, "hsv_s": 0, "hsv_v": 0}
+    dataset = RTDETRDataset(
+        img_path=str(folder / "images"),
+        data={"names": dict(enumerate(annotations.class_names)), "channels": 3},
+        imgsz=SIZE,
+        augment=True,
+        rect=False,
+        batch_size=BATCH_SIZE,
+        hyp=get_cfg(overrides={"imgsz": SIZE, **({} if strong else off)}),
+    )
+
+    def epoch(number: int) -> None:
+        for first in range(0, len(dataset), BATCH_SIZE):
+            dataset.collate_fn([dataset[index] for index in range(first, min(first + BATCH_SIZE, len(dataset)))])
+
+    return epoch
+
+
+def worker_memory(annotations: CocoAnnotations, workers: int, epochs: int = 20) -> tuple[float, float]:
+    """Memory of all workers together after the first epoch, and by how much it grows until the last, in MB.
+
+    Memory that processes share is shared out evenly (proportional set size, Linux only).
+    """
+    batches = TrainBatchSampler(len(annotations), BATCH_SIZE // 4, 0, (SIZE, SIZE), None, ALWAYS)
+    loader = BatchLoader(our_dataset(annotations, strong=True), batches, workers)
+    memory: list[float] = []
+    for epoch in range(epochs):
+        batches.set_epoch(epoch)
+        for _ in loader:
+            pass
+        files = [Path(f"/proc/{worker.pid}/smaps_rollup") for worker in loader._iterator._workers]  # type: ignore
+        lines = [line.split() for file in files for line in file.read_text().splitlines()]
+        memory.append(sum(int(line[1]) for line in lines if line[0] == "Pss:") / 2**10)
+    return memory[0], memory[-1] - memory[0]
+
+
 def seconds(round_: Round, number: int) -> float:
     """Processor time of one round."""
     start = time.process_time()
     round_(number)
     return time.process_time() - start
+
+
+def report_rates(annotations: CocoAnnotations, rounds: int, folder: Path) -> None:
+    """Let all sides take turns, and print their rates; an empty folder is needed."""
+    print("images per second of one core, to 640 x 640: median (least to most) of the rounds")
+    for name, strong in (("strong augmentation", True), ("flip only", False)):
+        sides = {"this project": ours(annotations, strong), "torchvision v2 on PIL": reference(annotations, strong)}
+        if importlib.util.find_spec("ultralytics"):
+            copy = folder / name.replace(" ", "_")
+            copy.mkdir()
+            sides["Ultralytics' loader"] = of_ultralytics(annotations, strong, copy)
+        taken: dict[str, list[float]] = {side: [] for side in sides}
+        for number in range(rounds):
+            for side, round_ in sides.items():
+                taken[side].append(len(annotations) / seconds(round_, number))
+        for side, rates in taken.items():
+            ratio = statistics.median(a / b for a, b in zip(taken["this project"], rates, strict=True))
+            print(
+                f"{name:20} {side:22} {statistics.median(rates):6.1f} ({min(rates):.1f} to {max(rates):.1f})"
+                f"   this project is {ratio:.2f} times as fast"
+            )
 
 
 def main() -> None:
@@ -113,19 +205,11 @@ def main() -> None:
     annotations = CocoAnnotations.load(
         arguments.root / "annotations/instances_train2017.json", arguments.root / "train2017"
     )
-    print("images per second of one core, to 640 x 640: median (least to most) of the rounds")
-    for name, strong in (("strong augmentation", True), ("flip only", False)):
-        sides = {"this project": ours(annotations, strong), "torchvision v2 on PIL": reference(annotations, strong)}
-        taken: dict[str, list[float]] = {side: [] for side in sides}
-        for number in range(arguments.rounds):
-            for side, round_ in sides.items():
-                taken[side].append(len(annotations) / seconds(round_, number))
-        for side, rates in taken.items():
-            ratio = statistics.median(a / b for a, b in zip(taken["this project"], rates, strict=True))
-            print(
-                f"{name:20} {side:22} {statistics.median(rates):6.1f} ({min(rates):.1f} to {max(rates):.1f})"
-                f"   this project is {ratio:.2f} times as fast"
-            )
+    with tempfile.TemporaryDirectory() as folder:
+        report_rates(annotations, arguments.rounds, Path(folder))
+    for workers in (1, 4, 8):
+        first, grown = worker_memory(annotations, workers)
+        print(f"{workers} workers: {first:.0f} MB in all after the first epoch, {grown:+.0f} MB after 19 more")
 
 
 if __name__ == "__main__":

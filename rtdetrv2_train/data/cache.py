@@ -16,6 +16,7 @@ import numpy as np
 
 from rtdetrv2_train.data.annotations import CocoAnnotations
 from rtdetrv2_train.data.images import SHRINKS, StoredImage
+from rtdetrv2_train.data.machine import available_memory
 from rtdetrv2_train.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -30,12 +31,15 @@ class ImageCache:
         annotations: I images; what they say about sizes decides how much room each one gets.
         sample_size: (height, width) that images are never kept smaller than, if they are larger.
         file: where to keep them, which processes share; None for memory, which only forked workers share.
+        processes: of this machine that make such a cache at the same time.
 
     Raises:
         UserError: if there is no room.
     """
 
-    def __init__(self, annotations: CocoAnnotations, sample_size: tuple[int, int], file: Path | None = None) -> None:
+    def __init__(
+        self, annotations: CocoAnnotations, sample_size: tuple[int, int], file: Path | None = None, processes: int = 1
+    ) -> None:
         self.annotations = annotations
         self.sample_size = sample_size
         self.file = file
@@ -48,7 +52,7 @@ class ImageCache:
         states_size = 16 * len(annotations)
         self.ends = np.cumsum(sizes)
         room = int(self.ends[-1]) + states_size
-        memory = self._memory(room)
+        memory = self._memory(room, processes)
         self.states = np.frombuffer(memory, np.int64, 2 * len(annotations)).reshape(-1, 2)
         self.pixels = np.frombuffer(memory, np.uint8, offset=states_size)
         logger.info("cache of decoded images: %.1f GB in %s", room / 1e9, f"'{file}'" if file else "memory")
@@ -83,13 +87,14 @@ class ImageCache:
                 self.states[index] = state
         return image
 
-    def _memory(self, room: int) -> mmap.mmap:
+    def _memory(self, room: int, processes: int) -> mmap.mmap:
         if self.file is None:
             available = available_memory()
-            if available is not None and room > available:
+            if available is not None and room * processes > available:
+                each = f" in each of {processes} processes" if processes > 1 else ""
                 raise UserError(
-                    f"data.cache=ram needs {room / 1e9:.1f} GB for {len(self.annotations)} images, and "
-                    f"{available / 1e9:.1f} GB are free: use data.cache=disk, or null"
+                    f"data.cache=ram needs {room / 1e9:.1f} GB for {len(self.annotations)} images{each}, and "
+                    f"{available / 1e9:.1f} GB are free: use data.cache=disk, which processes share, or null"
                 )
             return mmap.mmap(-1, room)
         try:
@@ -119,16 +124,6 @@ def cache_file(annotations: CocoAnnotations, sample_size: tuple[int, int], folde
         layout.update(part.tobytes())
     layout.update(repr(sample_size).encode())
     return folder / f"{annotations.image_folder.name}-{layout.hexdigest()[:16]}.images"
-
-
-def available_memory() -> int | None:
-    """Bytes that processes can still get; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    kilobytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
-    return kilobytes[0] * 1024 if kilobytes else None
 
 
 def _state(path: Path) -> tuple[int, int] | None:

@@ -251,20 +251,21 @@ class CocoDataModule(LightningDataModule):
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
 
+    def _local_processes(self) -> int:
+        """Training processes on this machine."""
+        return 1 if self.trainer is None else self.trainer.num_devices
+
     def _image_cache(self, annotations: CocoAnnotations) -> ImageCache | None:
         if self.cache is None:
             return None
         sizes = [self.image_size, *(scaled_size(self.image_size, scale) for scale in self.multiscale)]
         largest = (max(height for height, _ in sizes), max(width for _, width in sizes))
         file = cache_file(annotations, largest, cache_folder()) if self.cache == "disk" else None
-        return ImageCache(annotations, largest, file)
+        return ImageCache(annotations, largest, file, self._local_processes())
 
     def _loader(self, dataset: DetectionDataset, batches: Any) -> BatchLoader:
         self._datasets.append(dataset)
-        if self.num_workers == "auto":
-            workers = automatic_workers(1 if self.trainer is None else self.trainer.num_devices)
-        else:
-            workers = int(self.num_workers)
+        workers = automatic_workers(self._local_processes()) if self.num_workers == "auto" else int(self.num_workers)
         return BatchLoader(dataset, batches, workers)
 
 

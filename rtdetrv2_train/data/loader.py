@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from rtdetrv2_train.data.dataset import DetectionDataset, collate
+from rtdetrv2_train.data.machine import available_cores
 
 # A worker makes some 150 strongly augmented images of 640 x 640 a second.
 MOST_WORKERS = 16
@@ -58,13 +58,6 @@ class BatchLoader(DataLoader[Any]):
 def automatic_workers(local_processes: int) -> int:
     """Worker processes for one of some training processes of this machine: all its cores but the one it trains on."""
     return max(0, min(available_cores() // local_processes - 1, MOST_WORKERS))
-
-
-def available_cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def limit_threads(worker: int) -> None:

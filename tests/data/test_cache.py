@@ -118,5 +118,9 @@ def test_no_room_is_said_at_once(make_set: Any, tmp_path: Path, monkeypatch: pyt
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not (tmp_path / "images.cache").exists()
     monkeypatch.setattr(cache_module, "available_memory", lambda: 1)
-    with pytest.raises(UserError, match=r"cache=ram needs .* GB for 2 images"):
+    with pytest.raises(UserError, match=r"cache=ram needs .* GB for 2 images, and"):
         ImageCache(annotations, (64, 64))
+    monkeypatch.setattr(cache_module, "available_memory", lambda: 30_000)
+    ImageCache(annotations, (64, 64))
+    with pytest.raises(UserError, match=r"for 2 images in each of 2 processes, .* use data.cache=disk"):
+        ImageCache(annotations, (64, 64), processes=2)

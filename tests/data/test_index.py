@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import resource
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,25 @@ import pytest
 from rtdetrv2_train.data import annotations as annotations_module
 from rtdetrv2_train.data import index as index_module
 from rtdetrv2_train.data.annotations import CocoAnnotations
+from rtdetrv2_train.data.cache import ImageCache
 from rtdetrv2_train.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    if mount is None or not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("a small file system can be mounted by the superuser only")
+    mounted = subprocess.run([mount, "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 @pytest.fixture(autouse=True)
@@ -137,6 +156,33 @@ def test_a_full_disk_costs_the_index_but_not_the_run(make_set: Any, caplog: pyte
     assert not beside(files[0]).exists()
     assert_equal(CocoAnnotations.load(*files), loaded)
     assert beside(files[0]).exists()
+
+
+def test_a_disk_that_is_really_full_costs_the_index_but_not_the_run(
+    make_set: Any, small_disk: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(small_disk / "cache"))
+    written, folder = make_set(5)
+    annotation_file = small_disk / "set.json"
+    shutil.copy(written, annotation_file)
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free))
+    loaded = CocoAnnotations.load(annotation_file, folder)
+    np.testing.assert_array_equal(loaded.boxes, from_memory(written, folder).boxes)
+    assert "no index of" in caplog.text
+    assert caplog.text.count("No space left on device") == 2, "neither beside the file nor in the cache"
+    assert [path.name for path in small_disk.rglob("*") if path.suffix in (".part", ".index")] == []
+    assert loaded.index is None
+    ballast.unlink()
+    assert_equal(CocoAnnotations.load(annotation_file, folder), loaded)
+    assert beside(annotation_file).is_file()
+
+
+def test_a_cache_of_images_asks_a_full_disk_for_room_beforehand(make_set: Any, small_disk: Path) -> None:
+    annotations = CocoAnnotations.load(*make_set(40, (64, 64)))
+    with pytest.raises(UserError, match=r"cannot keep 0\.0 GB in .* \(No space left on device\): make room"):
+        ImageCache(annotations, (64, 64), small_disk / "images")
+    assert list(small_disk.iterdir()) == []
 
 
 def test_processes_that_start_together_build_one_index(make_set: Any, tmp_path: Path) -> None:
