@@ -15,6 +15,22 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class StepTotals:
+    """What the batches of one optimizer step hold together: those of all processes, and all that are accumulated.
+
+    The loss and the denoising queries depend on these instead of on the batch, so that a step comes out the same
+    however its images are shared out.
+
+    Attributes:
+        boxes_per_batch: mean number of boxes of these batches, where all of them together count at least 1.
+        most_boxes: boxes of the image that has most.
+    """
+
+    boxes_per_batch: float
+    most_boxes: int
+
+
+@dataclass(frozen=True)
 class Targets:
     """Ground truth of a batch of B images with N boxes in all.
 
@@ -26,6 +42,8 @@ class Targets:
         image_ids: int64 ``[B]``, ids of the annotation file; empty when made by hand.
         original_sizes: float32 ``[B, 2]``, (height, width) that each image spans in pixels of its file: the file's own
             size, or more where a letterbox leaves a margin; empty when made by hand.
+        noise_seeds: int64 ``[B]``, what the denoising noise of each image depends on; empty when made by hand.
+        step: totals of the optimizer step that this batch is a part of; None: it is the whole step.
     """
 
     boxes: Tensor
@@ -34,6 +52,8 @@ class Targets:
     image_index: Tensor
     image_ids: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
     original_sizes: Tensor = field(default_factory=lambda: torch.zeros(0, 2))
+    noise_seeds: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    step: StepTotals | None = None
 
     def __post_init__(self) -> None:
         if not len(self.boxes) == len(self.labels) == sum(self.counts) == len(self.image_index):
@@ -48,7 +68,7 @@ class Targets:
 
         Args:
             targets: for each image ``boxes`` (``[n, 4]`` normalised cxcywh) and ``labels`` (``[n]``), tensors or
-                sequences, and optionally ``image_id`` and ``original_size`` (height, width).
+                sequences, and optionally ``image_id``, ``original_size`` (height, width) and ``noise_seed``.
 
         Raises:
             ValueError: if the boxes and labels of an image differ in number.
@@ -63,6 +83,7 @@ class Targets:
         device = boxes[0].device if boxes else None
         ids = [int(target["image_id"]) for target in targets if "image_id" in target]
         sizes = [[float(side) for side in target["original_size"]] for target in targets if "original_size" in target]
+        seeds = [int(target["noise_seed"]) for target in targets if "noise_seed" in target]
         return cls(
             boxes=torch.cat(boxes) if boxes else torch.zeros(0, 4),
             labels=torch.cat(labels) if labels else torch.zeros(0, dtype=torch.int64),
@@ -70,7 +91,13 @@ class Targets:
             image_index=torch.repeat_interleave(torch.tensor(counts, dtype=torch.int64)).to(device),
             image_ids=torch.tensor(ids, dtype=torch.int64, device=device),
             original_sizes=torch.tensor(sizes, dtype=torch.float32, device=device).reshape(-1, 2),
+            noise_seeds=torch.tensor(seeds, dtype=torch.int64, device=device),
         )
+
+    @property
+    def totals(self) -> StepTotals:
+        """Totals of the optimizer step."""
+        return self.step or StepTotals(max(float(sum(self.counts)), 1.0), max(self.counts, default=0))
 
     def __len__(self) -> int:
         """Number of images."""
@@ -85,7 +112,7 @@ class Targets:
         return self._map(Tensor.pin_memory)
 
     def _map(self, function: Any) -> Targets:
-        names = ("boxes", "labels", "image_index", "image_ids", "original_sizes")
+        names = ("boxes", "labels", "image_index", "image_ids", "original_sizes", "noise_seeds")
         return replace(self, **{name: function(getattr(self, name)) for name in names})
 
 

@@ -15,6 +15,7 @@ from rtdetrv2_train.data.cache import ImageCache, cache_file
 from rtdetrv2_train.data.dataset import DetectionDataset
 from rtdetrv2_train.data.index import cache_folder
 from rtdetrv2_train.data.loader import BatchLoader, automatic_workers
+from rtdetrv2_train.data.optimizer_steps import OptimizerSteps
 from rtdetrv2_train.data.pipeline import TrainingPipeline, Transform
 from rtdetrv2_train.data.sampler import SIZE_STEP, EvalBatchSampler, TrainBatchSampler, repeat_factors, scaled_size
 from rtdetrv2_train.data.schedule import AugmentationSchedule
@@ -176,6 +177,7 @@ class CocoDataModule(LightningDataModule):
         if not len(annotations.boxes):
             raise UserError(f"'{annotations.annotation_file}' has no box to train on: annotate some objects first")
         rank, world_size = self._rank()
+        accumulated = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
         batches = TrainBatchSampler(
             len(annotations),
             self.batch_size,
@@ -185,12 +187,13 @@ class CocoDataModule(LightningDataModule):
             self.schedule,
             rank,
             world_size,
+            accumulated,
             repeats=None if self.repeat_threshold is None else repeat_factors(annotations, self.repeat_threshold),
         )
         batches.resume_at(*self._done)
         cache = self._image_cache(annotations)
         dataset = DetectionDataset(annotations, self.pipeline, self.schedule, self.seed, self.on_bad_image, cache)
-        return self._loader(dataset, batches)
+        return self._loader(dataset, batches, OptimizerSteps(accumulated, world_size))
 
     def val_dataloader(self) -> BatchLoader:
         """Batches to evaluate on, for the rank of the trainer that this is attached to."""
@@ -263,10 +266,10 @@ class CocoDataModule(LightningDataModule):
         file = cache_file(annotations, largest, cache_folder()) if self.cache == "disk" else None
         return ImageCache(annotations, largest, file, self._local_processes())
 
-    def _loader(self, dataset: DetectionDataset, batches: Any) -> BatchLoader:
+    def _loader(self, dataset: DetectionDataset, batches: Any, steps: OptimizerSteps | None = None) -> BatchLoader:
         self._datasets.append(dataset)
         workers = automatic_workers(self._local_processes()) if self.num_workers == "auto" else int(self.num_workers)
-        return BatchLoader(dataset, batches, workers)
+        return BatchLoader(dataset, batches, workers, steps)
 
 
 def _paths(name: str, paths: Mapping[str, str]) -> dict[str, Path]:

@@ -25,8 +25,8 @@ from rtdetrv2_train.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-# Keep the random streams of samples and of replacements apart from those of the samplers.
-_SAMPLE_STREAM, _REPLACEMENT_STREAM = 3, 4
+# Keep the random streams of samples, replacements and denoising noise apart from those of the samplers.
+_SAMPLE_STREAM, _REPLACEMENT_STREAM, _NOISE_STREAM = 3, 4, 5
 _REPLACEMENT_TRIES = 100
 
 
@@ -41,6 +41,7 @@ class Sample:
         image_id: of the annotation file.
         original_size: (height, width) that the image spans in pixels of the file: the file's own, or more where a
             letterbox leaves a margin.
+        noise_seed: what the noise of its denoising queries depends on, 63 bits.
     """
 
     image: ImageArray
@@ -48,6 +49,7 @@ class Sample:
     labels: NDArray[np.int64]
     image_id: int
     original_size: tuple[float, float]
+    noise_seed: int = 0
 
 
 class BadImageError(UserError):
@@ -139,7 +141,9 @@ class DetectionDataset(Dataset[Sample]):
         seed = (self.seed, _SAMPLE_STREAM, request.epoch, request.index, request.repeat)
         pixels, boxes, labels = self.pipeline(image, boxes, labels, size, active, seed)
         image_id = int(self.annotations.image_ids[index])
-        return Sample(pixels, boxes, labels, image_id, (image.height, image.width))
+        noise = np.random.SeedSequence([self.seed, _NOISE_STREAM, request.epoch, request.index, request.repeat])
+        noise_seed = int(noise.generate_state(1, np.uint64)[0]) >> 1
+        return Sample(pixels, boxes, labels, image_id, (image.height, image.width), noise_seed)
 
     def _evaluation_sample(self, request: SampleRequest) -> Sample:
         index = request.index
@@ -207,6 +211,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
                 "labels": torch.from_numpy(sample.labels),
                 "image_id": sample.image_id,
                 "original_size": sample.original_size,
+                "noise_seed": sample.noise_seed,
             }
             for sample in samples
         ]

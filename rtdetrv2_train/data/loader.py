@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from rtdetrv2_train.data.dataset import DetectionDataset, collate
 from rtdetrv2_train.data.machine import available_cores
+from rtdetrv2_train.data.optimizer_steps import OptimizerSteps
 
 # A worker makes some 150 strongly augmented images of 640 x 640 a second.
 MOST_WORKERS = 16
@@ -24,12 +25,15 @@ class BatchLoader(DataLoader[Any]):
         dataset: makes the samples.
         batches: says which.
         workers: worker processes, which live on from epoch to epoch; 0: samples are made when a batch is asked for.
+        steps: tells batches to train on about the optimizer step that they are a part of.
 
     Attributes:
         waited_seconds: time spent so far in waiting for batches; with no workers, all the time it takes to make them.
     """
 
-    def __init__(self, dataset: DetectionDataset, batches: Sampler[Any], workers: int) -> None:
+    def __init__(
+        self, dataset: DetectionDataset, batches: Sampler[Any], workers: int, steps: OptimizerSteps | None = None
+    ) -> None:
         super().__init__(
             dataset,
             batch_sampler=batches,
@@ -39,11 +43,12 @@ class BatchLoader(DataLoader[Any]):
             worker_init_fn=limit_threads,
             persistent_workers=workers > 0,
         )
+        self.steps = steps or OptimizerSteps()
         self.waited_seconds = 0.0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         start = time.perf_counter()
-        iterator = super().__iter__()
+        iterator = self.steps.of(super().__iter__())
         while True:
             try:
                 batch = next(iterator)

@@ -111,10 +111,10 @@ def repeat_factors(annotations: CocoAnnotations, threshold: float) -> NDArray[np
 class TrainBatchSampler(Sampler[list[SampleRequest]]):
     """Training batches of one rank.
 
-    The images of step k, over all ranks, depend on the total batch only: two processes with batches of 8 see what
-    one process with batches of 16 sees. Every rank has the same number of full batches. A set smaller than one total
-    batch gives a single step, which begins the set anew until the batch is full; so does the last step without
-    ``drop_last``.
+    The images and the size of optimizer step k, over all ranks and all accumulated batches, depend on the total batch
+    only: two processes with batches of 8 see what one process with batches of 16 sees, and so does one that accumulates
+    two batches of 8. Every rank has the same number of full batches. A set smaller than one total batch gives a single
+    step, which begins the set anew until the batch is full; so does the last step without ``drop_last``.
 
     Args:
         num_samples: number of images, at least 1.
@@ -127,6 +127,7 @@ class TrainBatchSampler(Sampler[list[SampleRequest]]):
         schedule: says when ``multiscale`` is active.
         rank: number of this process.
         world_size: number of processes.
+        batches_per_step: batches of a rank that are accumulated for one optimizer step.
         shuffle: whether to shuffle.
         drop_last: whether to leave out the images that do not fill a last batch.
         repeats: see `EpochSampler`.
@@ -142,6 +143,7 @@ class TrainBatchSampler(Sampler[list[SampleRequest]]):
         schedule: AugmentationSchedule,
         rank: int = 0,
         world_size: int = 1,
+        batches_per_step: int = 1,
         shuffle: bool = True,
         drop_last: bool = True,
         repeats: NDArray[np.float64] | None = None,
@@ -154,19 +156,20 @@ class TrainBatchSampler(Sampler[list[SampleRequest]]):
         self.schedule = schedule
         self.rank = rank
         self.world_size = world_size
+        self.batches_per_step = batches_per_step
         self.drop_last = drop_last
         self._done = (0, 0)
 
-    def resume_at(self, epoch: int, steps: int) -> None:
+    def resume_at(self, epoch: int, batches: int) -> None:
         """Leave out the first batches of an epoch: a run that was stopped in the middle of it has seen them."""
-        self._done = (epoch, steps)
+        self._done = (epoch, batches)
 
     def set_epoch(self, epoch: int) -> None:
         """Announce the epoch, counted from 0, that the next iteration belongs to."""
         self.sampler.set_epoch(epoch)
 
     def batch_image_size(self, step: int) -> tuple[int, int]:
-        """(height, width) of the batches of this step of the announced epoch, the same on all ranks."""
+        """(height, width) of all batches of this optimizer step of the announced epoch."""
         epoch = self.sampler.epoch
         if not self.sizes or not self.schedule.active(MULTISCALE, epoch):
             return self.image_size
@@ -178,9 +181,9 @@ class TrainBatchSampler(Sampler[list[SampleRequest]]):
         seen_before = _earlier_occurrences(order)
         rounds = int(seen_before.max()) + 1
         total = self.batch_size * self.world_size
-        for step in range(self._done[1] if epoch == self._done[0] else 0, len(self)):
-            height, width = self.batch_image_size(step)
-            first = step * total + self.rank * self.batch_size
+        for number in range(self._done[1] if epoch == self._done[0] else 0, len(self)):
+            height, width = self.batch_image_size(number // self.batches_per_step)
+            first = number * total + self.rank * self.batch_size
             yield [
                 SampleRequest(
                     int(order[place % len(order)]),
@@ -193,10 +196,10 @@ class TrainBatchSampler(Sampler[list[SampleRequest]]):
             ]
 
     def __len__(self) -> int:
-        """Number of steps of an epoch."""
-        total = self.batch_size * self.world_size
+        """Number of batches of an epoch, those of whole optimizer steps."""
+        total = self.batch_size * self.world_size * self.batches_per_step
         full = len(self.sampler) // total
-        return max(full, 1) if self.drop_last else -(-len(self.sampler) // total)
+        return (max(full, 1) if self.drop_last else -(-len(self.sampler) // total)) * self.batches_per_step
 
 
 class EvalBatchSampler(Sampler[list[SampleRequest]]):

@@ -42,16 +42,13 @@ class Criterion(nn.Module):
         self.alpha = alpha
         self.gamma = gamma
 
-    def forward(
-        self, output: ModelOutput, targets: Targets, num_boxes: Tensor | float | None = None
-    ) -> dict[str, Tensor]:
+    def forward(self, output: ModelOutput, targets: Targets) -> dict[str, Tensor]:
         """Weighted loss terms.
 
         Args:
             output: predictions of a model in training mode.
-            targets: the ground truth that the model was given.
-            num_boxes: what the sums are divided by. None: the boxes of the batch, averaged over all processes, which
-                all of them have to ask for at the same time.
+            targets: the ground truth that the model was given. Sums are divided by the boxes of the batch, or by what
+                ``targets.step`` says they are on average.
 
         Returns:
             scalars under the reference's names, whose sum is the loss: ``loss_vfl``, ``loss_bbox`` and ``loss_giou`` of
@@ -66,8 +63,7 @@ class Criterion(nn.Module):
         logits_GBQC = _in_full(torch.cat([output.logits, output.encoder_logits[None]]))
         boxes_GBQ4 = _in_full(torch.cat([output.boxes, output.encoder_boxes[None]]))
         pending = self.matcher.begin(logits_GBQC, boxes_GBQ4, targets)
-        if num_boxes is None:
-            num_boxes = _mean_number_of_boxes(targets)
+        num_boxes = targets.totals.boxes_per_batch
 
         num_layers = len(output.logits)
         names = [f"_aux_{layer}" for layer in range(num_layers - 1)] + ["", "_enc_0"]
@@ -119,13 +115,3 @@ class Criterion(nn.Module):
 def _in_full(tensor: Tensor) -> Tensor:
     """Half precision raised to float32; float32 and float64 as they are."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-def _mean_number_of_boxes(targets: Targets) -> Tensor | float:
-    """Boxes of the batch, averaged over all processes and at least 1, without waiting for the device."""
-    count = sum(targets.counts)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        total = torch.tensor(float(count), device=targets.boxes.device)
-        torch.distributed.all_reduce(total)
-        return (total / torch.distributed.get_world_size()).clamp(min=1)
-    return max(float(count), 1.0)

@@ -203,7 +203,7 @@ class Decoder(nn.Module):
 
         if targets is None:
             raise ValueError("training with denoising queries needs targets: call model(images, targets)")
-        layout = DenoisingLayout.of(targets.counts, self.num_denoising)
+        layout = DenoisingLayout.of(targets.totals.most_boxes, self.num_denoising)
         num_matching = content_BQD.shape[1]
         noisy_BTD, noisy_logits_BT4 = noisy_queries(
             targets, layout, self.denoising_class_embed, self.label_noise_ratio, self.box_noise_scale

@@ -15,6 +15,9 @@ from rtdetrv2_train.batch import Targets
 from rtdetrv2_train.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from rtdetrv2_train.model.layers import inverse_sigmoid
 
+_GOLDEN_GAMMA = -0x61C8864680B583EB  # SplitMix64's odd step, 2^64 divided by the golden ratio, as a signed integer
+_LOW_BITS = (1 << 39) - 1  # those that _uniform leaves
+
 
 @dataclass(frozen=True)
 class DenoisingLayout:
@@ -32,16 +35,14 @@ class DenoisingLayout:
     slots: int
 
     @classmethod
-    def of(cls, counts: tuple[int, ...], num_denoising: int) -> DenoisingLayout:
-        """The layout for images with ``counts`` boxes and about ``num_denoising`` positive queries.
+    def of(cls, most_boxes: int, num_denoising: int) -> DenoisingLayout:
+        """The layout for images with up to ``most_boxes`` boxes and about ``num_denoising`` positive queries.
 
-        A batch without any box keeps one unused place, so that every process of a distributed run uses the same
-        parameters in each step.
+        Without any box it keeps one unused place, so that every step uses the same parameters.
         """
-        most = max(counts, default=0)
-        if most == 0:
+        if most_boxes == 0:
             return cls(num_groups=1, slots=1)
-        return cls(num_groups=max(num_denoising // most, 1), slots=most)
+        return cls(num_groups=max(num_denoising // most_boxes, 1), slots=most_boxes)
 
     @property
     def num_queries(self) -> int:
@@ -79,6 +80,47 @@ def slot_of_box(targets: Targets) -> Tensor:
     return torch.arange(len(targets.labels), device=targets.labels.device) - first_of_image
 
 
+def random_bits(seeds_B: Tensor, layout: DenoisingLayout, numbers: int) -> Tensor:
+    """Random bits that depend on an image's seed and on the place within the layout alone.
+
+    They are those of SplitMix64 (Steele et al., OOPSLA 2014), which gives any number of its stream without the ones
+    before: other images of a batch, and how many places the layout has, change nothing.
+
+    Args:
+        seeds_B: int64 ``[B]``.
+        layout: of the batch.
+        numbers: integers for each query, at most 8.
+
+    Returns:
+        int64 ``[B, T, numbers]``.
+    """
+    device = seeds_B.device
+    half = torch.arange(2 * layout.num_groups, device=device)[:, None, None] << 32
+    slot = torch.arange(layout.slots, device=device)[:, None] << 3
+    place_TN = (half + slot + torch.arange(numbers, device=device)).flatten(0, 1)
+    bits_BTN = seeds_B[:, None, None] + place_TN * _GOLDEN_GAMMA
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15)):
+        bits_BTN = (bits_BTN ^ _shifted_right(bits_BTN, shift)) * factor
+    return bits_BTN ^ _shifted_right(bits_BTN, 31)
+
+
+def _shifted_right(bits: Tensor, places: int) -> Tensor:
+    """Zeros move in from the left, as they do not where PyTorch shifts signed integers."""
+    return (bits >> places) & ((1 << 64 - places) - 1)
+
+
+def _uniform(bits: Tensor, dtype: torch.dtype) -> Tensor:
+    """Numbers in [0, 1) from the upper 24 bits."""
+    return _shifted_right(bits, 40).to(dtype) * 2.0**-24
+
+
+def _noise_seeds(targets: Targets) -> Tensor:
+    """Those of the targets; drawn by PyTorch's generator for targets that were made by hand."""
+    if len(targets.noise_seeds) == len(targets):
+        return targets.noise_seeds
+    return torch.randint(2**62, (len(targets),), device=targets.boxes.device)
+
+
 def noisy_queries(
     targets: Targets,
     layout: DenoisingLayout,
@@ -104,23 +146,26 @@ def noisy_queries(
     slot = slot_of_box(targets)
     labels_BS = torch.full((batch, slots), num_classes, dtype=torch.int64, device=device)
     labels_BS[targets.image_index, slot] = targets.labels
-    # where a batch has no box at all its one place holds a harmless box, for the arithmetic below
-    boxes_BS4 = torch.zeros(batch, slots, 4, device=device)
-    if not sum(targets.counts):
-        boxes_BS4 += torch.tensor([0.5, 0.5, 0.1, 0.1], device=device)
+    # where a step has no box at all its one place holds a harmless box, for the arithmetic below
+    boxes_BS4 = targets.boxes.new_zeros(batch, slots, 4)
+    if not targets.totals.most_boxes:
+        boxes_BS4 += targets.boxes.new_tensor([0.5, 0.5, 0.1, 0.1])
     boxes_BS4[targets.image_index, slot] = targets.boxes
 
     labels_BT = labels_BS.repeat(1, 2 * layout.num_groups)
     boxes_BT4 = boxes_BS4.repeat(1, 2 * layout.num_groups, 1)
+    bits_BT5 = random_bits(_noise_seeds(targets), layout, 5)  # of the four corners' coordinates and of the label
     if label_noise_ratio > 0:
-        replace = torch.rand_like(labels_BT, dtype=torch.float32) < label_noise_ratio * 0.5
-        random_labels = torch.randint_like(labels_BT, 0, num_classes)
+        bits_BT = bits_BT5[..., 4]
+        replace = _uniform(bits_BT, torch.float32) < label_noise_ratio * 0.5
+        random_labels = (bits_BT & _LOW_BITS) % num_classes
         labels_BT = torch.where(replace & (labels_BT != num_classes), random_labels, labels_BT)
     if box_noise_scale > 0:
+        bits_BT4 = bits_BT5[..., :4]
         half_size = boxes_BT4[..., 2:].repeat(1, 1, 2) * 0.5 * box_noise_scale
-        sign = torch.randint_like(boxes_BT4, 0, 2) * 2.0 - 1.0
+        sign = (bits_BT4 & 1) * 2 - 1
         negative_T = (torch.arange(layout.num_queries, device=device) // slots) % 2
-        distance = torch.rand_like(boxes_BT4) + negative_T[:, None]
+        distance = _uniform(bits_BT4, boxes_BT4.dtype) + negative_T[:, None]
         corners = cxcywh_to_xyxy(boxes_BT4) + sign * distance * half_size
         boxes_BT4 = xyxy_to_cxcywh(corners.clamp(min=0, max=1))
     return class_embedding(labels_BT), inverse_sigmoid(boxes_BT4)

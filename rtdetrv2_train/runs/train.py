@@ -97,7 +97,6 @@ def _train(trainer: Trainer, config: DictConfig) -> float | None:
         parameter_rules=plain(config.model.parameter_rules),
         evaluator=CocoEvaluator(data.val_annotations.ground_truth(), data.category_ids, config.evaluation.backend),
         from_scratch=not pretrained,
-        seed=config.seed,
         card=card,
     )
     _name_classes(trainer, data.class_names)

@@ -36,7 +36,6 @@ class DetectionModule(LightningModule):
         evaluator: measures the detections of the validation set.
         from_scratch: whether nothing of the model is pretrained; the recipe depends on it.
         max_detections: detections kept for each image.
-        seed: of the noise of denoising queries.
         card: describes the model in every checkpoint, so that it can be used without the run's folder.
     """
 
@@ -49,7 +48,6 @@ class DetectionModule(LightningModule):
         evaluator: CocoEvaluator,
         from_scratch: bool = True,
         max_detections: int = 300,
-        seed: int = 0,
         card: ModelCard | None = None,
     ) -> None:
         super().__init__()
@@ -60,7 +58,6 @@ class DetectionModule(LightningModule):
         self.evaluator = evaluator
         self.from_scratch = from_scratch
         self.max_detections = max_detections
-        self.seed = seed
         self.card = card
         self.metrics: CocoMetrics | None = None
         self.gradient_norm: Tensor | None = None
@@ -102,11 +99,6 @@ class DetectionModule(LightningModule):
         limit = self.schedule.max_gradient_norm or float("inf")
         self.gradient_norm = nn.utils.clip_grad_norm_(parameters, limit)
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Tie the denoising noise to the step, so that a resumed run draws what an uninterrupted one would."""
-        step = self.trainer.current_epoch * 1_000_003 + batch_idx
-        torch.manual_seed((self.seed * 7_919 + step) * 1_009 + self.global_rank)
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
         output = self.model(batch.images, batch.targets)
@@ -117,11 +109,16 @@ class DetectionModule(LightningModule):
             name: losses[f"loss_{name}"].detach() for name in self.criterion.weights
         }
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.log("train/loss", total.detach())
-            self.log_dict({f"loss/{name.removeprefix('loss_')}": term.detach() for name, term in losses.items()})
-            if self.gradient_norm is not None:
-                self.log("train/gradient_norm", self.gradient_norm)
+            self._log_training_losses(losses)
         return total
+
+    def _log_training_losses(self, losses: Mapping[str, Tensor]) -> None:
+        terms = torch.stack(tuple(losses.values())).detach()
+        terms = self.trainer.strategy.reduce(terms, reduce_op="mean")  # over processes, in one exchange
+        self.log("train/loss", terms.sum())
+        self.log_dict(dict(zip((f"loss/{name.removeprefix('loss_')}" for name in losses), terms, strict=True)))
+        if self.gradient_norm is not None:
+            self.log("train/gradient_norm", self.gradient_norm)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect the detections of one batch, and log the losses of the last layer while training."""
@@ -136,8 +133,7 @@ class DetectionModule(LightningModule):
         # The criterion wants layers and the encoder's proposals; here the last layer stands for both.
         last = ModelOutput(output.logits[None], output.boxes[None], output.logits, output.boxes)
         with torch.autocast(self.device.type, enabled=False):
-            # of this process alone: another one may have fewer batches to validate, and would be waited for
-            losses = self.criterion(last, targets, num_boxes=max(float(sum(targets.counts)), 1.0))
+            losses = self.criterion(last, targets)
         terms = {name: losses[f"loss_{name}"] for name in self.criterion.weights}
         numbers = {"val/loss": torch.stack(tuple(terms.values())).sum()}
         numbers |= {f"val/loss_{name}": term for name, term in terms.items()}

@@ -38,6 +38,22 @@ def test_two_ranks_see_the_batches_of_one() -> None:
         assert len(alone) == len(ranks[0]) == len(together) == 6
 
 
+@pytest.mark.parametrize(("world_size", "accumulated"), [(1, 2), (2, 2), (1, 8), (4, 2)])
+def test_accumulated_batches_make_up_the_steps_of_one_large_batch(world_size: int, accumulated: int) -> None:
+    # 45 images: five whole steps of 8, and no part of a sixth that would be a smaller step
+    alone, share = sampler(45, 8), 8 // (world_size * accumulated)
+    ranks = [sampler(45, share, rank, world_size, batches_per_step=accumulated) for rank in range(world_size)]
+    for epoch in (0, 1):
+        for each in (alone, *ranks):
+            each.set_epoch(epoch)
+        steps = [[] for _ in range(5)]
+        for batches in map(list, ranks):
+            assert len(batches) == 5 * accumulated == len(ranks[0])
+            for number, batch in enumerate(batches):
+                steps[number // accumulated] += batch
+        assert [sorted(step) for step in steps] == [sorted(step) for step in alone]
+
+
 def test_ranks_share_out_the_images_without_repetition() -> None:
     indices = [request.index for rank in range(4) for batch in sampler(64, 4, rank, 4) for request in batch]
     assert sorted(indices) == list(range(64))

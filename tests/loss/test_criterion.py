@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from benchmarks.counting import OperationCounter
-from rtdetrv2_train.batch import Targets
+from rtdetrv2_train.batch import StepTotals, Targets
 from rtdetrv2_train.loss.criterion import Criterion
 from rtdetrv2_train.model.output import ModelOutput
 from tests.support import build, composed, made
@@ -67,12 +69,14 @@ def test_number_of_operations_does_not_depend_on_layers_or_images() -> None:
     assert many.reads == 0  # the costs cross to the host in one copy, and nothing else is read
 
 
-def test_with_a_given_number_of_boxes_processes_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_losses_are_divided_by_the_boxes_of_the_optimizer_step_without_asking_anybody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     _, output, targets = step([2, 1])
     expected = Criterion()(output, targets)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda *_: pytest.fail("asked the other processes"))
-    found = Criterion()(output, targets, num_boxes=6.0)
+    found = Criterion()(output, replace(targets, step=StepTotals(boxes_per_batch=6.0, most_boxes=2)))
     assert found.keys() == expected.keys()
     for name, term in found.items():
         torch.testing.assert_close(term, expected[name] / 2)

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from rtdetrv2_train.batch import Targets
+from rtdetrv2_train.batch import StepTotals, Targets
 from rtdetrv2_train.boxes import cxcywh_to_xyxy
-from rtdetrv2_train.model.denoising import DenoisingLayout, noisy_queries
+from rtdetrv2_train.model.denoising import DenoisingLayout, noisy_queries, random_bits
 from tests.support import REFERENCE, made
 
 EXPECTED = np.load(REFERENCE / "denoising.npz")
@@ -17,7 +19,7 @@ COUNTS = [(3, 1), (0, 2), (0, 0), (120, 5)]
 @pytest.mark.parametrize("counts", COUNTS)
 def test_groups_and_attention_mask_equal_the_reference(counts: tuple[int, int]) -> None:
     case = f"{counts[0]}_{counts[1]}"
-    layout = DenoisingLayout.of(counts, num_denoising=100)
+    layout = DenoisingLayout.of(max(counts), num_denoising=100)
     assert layout.num_groups == EXPECTED[f"groups_{case}"]
     assert [layout.num_queries, 300] == EXPECTED[f"split_{case}"].tolist()
     np.testing.assert_array_equal(~layout.visible(300).numpy(), EXPECTED[f"mask_{case}"])
@@ -26,7 +28,7 @@ def test_groups_and_attention_mask_equal_the_reference(counts: tuple[int, int]) 
 @pytest.mark.parametrize("counts", COUNTS)
 def test_positive_queries_equal_the_reference(counts: tuple[int, int]) -> None:
     targets = Targets.from_list(made.targets(list(counts)))
-    positive = DenoisingLayout.of(counts, num_denoising=100).positive_queries(targets)
+    positive = DenoisingLayout.of(max(counts), num_denoising=100).positive_queries(targets)
     for image in range(2):
         ours = positive[:, targets.image_index == image].flatten().numpy()
         np.testing.assert_array_equal(ours, EXPECTED[f"pos_{counts[0]}_{counts[1]}_{image}"])
@@ -34,7 +36,7 @@ def test_positive_queries_equal_the_reference(counts: tuple[int, int]) -> None:
 
 def queries(counts: list[int], label_noise: float, box_noise: float) -> tuple[Targets, DenoisingLayout, torch.Tensor]:
     targets = Targets.from_list(made.targets(counts, num_classes=5))
-    layout = DenoisingLayout.of(targets.counts, num_denoising=20)
+    layout = DenoisingLayout.of(max(counts), num_denoising=20)
     torch.manual_seed(0)
     embedding = nn.Embedding(6, 8, padding_idx=5)
     content, box_logits = noisy_queries(targets, layout, embedding, label_noise, box_noise)
@@ -77,3 +79,71 @@ def test_groups_do_not_see_each_other_and_nobody_who_matches_sees_them() -> None
         [False, False, True, True, True],
         [False, False, False, False, True],
     ]
+
+
+def test_noise_of_an_image_depends_on_its_seed_and_its_boxes_alone() -> None:
+    boxes = made.targets([3, 1, 2], num_classes=5)
+    seeded = [{**target, "noise_seed": 100 + number} for number, target in enumerate(boxes)]
+    embedding = nn.Embedding(6, 8, padding_idx=5)
+    layout = DenoisingLayout.of(3, num_denoising=20)
+
+    def noisy(targets: list[dict[str, object]]) -> list[torch.Tensor]:
+        step = StepTotals(boxes_per_batch=2.0, most_boxes=3)
+        return list(noisy_queries(replace(Targets.from_list(targets), step=step), layout, embedding, 0.5, 1.0))
+
+    together, apart, again = noisy(seeded), noisy([seeded[2]]), noisy([{**seeded[2], "noise_seed": 7}])
+    for all_images, alone, other_seed in zip(together, apart, again, strict=True):
+        assert torch.equal(all_images[2], alone[0])
+        assert not torch.equal(alone, other_seed)
+
+
+def test_noise_does_not_depend_on_how_many_places_the_layout_has() -> None:
+    seeds = torch.tensor([5, 2**62])
+    small = random_bits(seeds, DenoisingLayout(2, 3), 5).view(2, 2, 2, 3, 5)
+    large = random_bits(seeds, DenoisingLayout(4, 8), 5).view(2, 4, 2, 8, 5)
+    assert torch.equal(small, large[:, :2, :, :3])
+
+
+def test_random_bits_are_those_of_splitmix64() -> None:
+    # the published generator's third and first numbers after seed 1234567, less the places 3 and 1 times its step
+    bits = random_bits(torch.tensor([1234567]), DenoisingLayout(1, 1), 6)[0, 0]
+    assert [value % 2**64 for value in bits[[1, 3]].tolist()] == [6457827717110365317, 9817491932198370423]
+
+
+def test_random_bits_are_even_and_independent() -> None:
+    # of 1,000 images; a share of n coin throws has a standard deviation of 0.5 / sqrt(n)
+    seeds = torch.from_numpy(np.random.default_rng(0).integers(2**63, size=1000))
+    bits = random_bits(seeds, DenoisingLayout(5, 4), 5)
+    coins = ((bits.flatten()[:, None] >> torch.arange(64)) & 1).double()
+    assert (coins.mean(0) - 0.5).abs().max() < 4.5 * 0.5 / len(coins) ** 0.5
+    correlation = torch.corrcoef(coins.T) - torch.eye(64)
+    assert correlation.abs().max() < 5 / len(coins) ** 0.5
+    shares = ((bits >> 40) & (2**24 - 1)).double() / 2**24  # what noise is made of: [image, query, number]
+    for one, other in ((shares[1:], shares[:-1]), (shares[:, 1:], shares[:, :-1]), (shares[..., 1:], shares[..., :-1])):
+        pairs = torch.stack([one.flatten(), other.flatten()])
+        assert torch.corrcoef(pairs)[0, 1].abs() < 4.5 / pairs.shape[1] ** 0.5
+    observed = torch.histc(shares, 100, 0, 1)
+    expected = shares.numel() / 100
+    assert ((observed - expected) ** 2 / expected).sum() < 160  # chi-squared with 99 degrees of freedom: 1 in 10,000
+
+
+def test_a_quarter_of_the_labels_is_replaced_and_corners_move_to_either_side() -> None:
+    seeds = np.random.default_rng(0).integers(2**63, size=10_000)
+    targets = Targets.from_list(
+        [{"boxes": [[0.5, 0.5, 0.2, 0.2]], "labels": [2], "noise_seed": seed} for seed in seeds]
+    )
+    layout = DenoisingLayout.of(1, num_denoising=1)
+    embedding = nn.Embedding(6, 1, padding_idx=5)
+    nn.init.zeros_(embedding.weight)
+    with torch.no_grad():
+        embedding.weight[:5, 0] = torch.arange(5)
+    content, box_logits = noisy_queries(targets, layout, embedding, 0.5, 1.0)
+    labels = content.flatten().long().bincount(minlength=5) / content.numel()
+    # a quarter of 20,000 is replaced by any of five classes; 0.8 has a standard deviation of 0.003
+    torch.testing.assert_close(labels, torch.tensor([0.05, 0.05, 0.8, 0.05, 0.05]), atol=0.01, rtol=0)
+    moved = (cxcywh_to_xyxy(box_logits.sigmoid()) - torch.tensor([0.4, 0.4, 0.6, 0.6])) / 0.1
+    positive, negative = moved[:, 0], moved[:, 1]
+    assert positive.mean().abs() < 0.03
+    assert negative.mean().abs() < 0.08
+    # of |uniform| on [0, 1) and [1, 2): what turned inside out is left out
+    assert positive.abs().mean().item() == pytest.approx(0.5, abs=0.02)
