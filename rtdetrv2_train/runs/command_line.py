@@ -85,11 +85,10 @@ def _keys(config_folder: Path) -> Iterator[str]:
 
     for path in config_folder.rglob("*.yaml"):
         group = path.relative_to(config_folder).parts[:-1]
-        if group[:1] == ("experiment",):
-            continue
+        at_root = not group or path.read_text(encoding="utf-8").startswith("# @package _global_")
         values = OmegaConf.to_container(OmegaConf.load(path))
         if isinstance(values, dict):
-            yield from walk(values, f"{group[0]}." if group else "")  # type: ignore[arg-type]
+            yield from walk(values, "" if at_root else f"{group[0]}.")  # type: ignore[arg-type]
 
 
 def _user_error_within(error: BaseException | None) -> UserError | None:

@@ -1,0 +1,145 @@
+"""A sweep: the trials of a study, run one after the other or several at once, on any of Hydra's launchers."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext, TaskFunction
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.console import Console
+
+from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.runs.launching import started_by_torchrun
+
+if TYPE_CHECKING:
+    from rtdetrv2_train.sweeps.study import SweepStudy
+
+log = logging.getLogger(__name__)
+
+
+def sweep(config: DictConfig, context: HydraContext, task: TaskFunction, arguments: Sequence[str]) -> None:
+    """Run the trials that are missing, and say what came of all.
+
+    Args:
+        config: of the sweep as Hydra composed it, ``hydra`` included.
+        context: Hydra's, for its launchers.
+        task: trains one run.
+        arguments: the overrides of the command line, those with several values included.
+
+    Raises:
+        UserError: if Optuna is missing, nothing is varied, or the sweep was begun with other settings.
+    """
+    if importlib.util.find_spec("optuna") is None:
+        raise UserError('a sweep needs Optuna: pip install "rtdetrv2-train[sweep]"')
+    if started_by_torchrun():
+        raise UserError("a sweep starts the processes of its trials itself: python train.py -m sweep=... trainer=ddp")
+    from rtdetrv2_train.sweeps.results import save_table
+    from rtdetrv2_train.sweeps.space import space_and_rest
+    from rtdetrv2_train.sweeps.study import SweepStudy
+
+    settings = config.sweep
+    proposed = [f"{key}={value}" for key, value in (settings.space or {}).items()]
+    space, rest = space_and_rest([*proposed, *arguments])
+    if not space:
+        raise UserError("the sweep varies nothing: give values, recipe.learning_rate=1e-4,2e-4, or sweep.space")
+    folder = Path(settings.folder).absolute()
+    study = SweepStudy(folder)
+    fixed = {key: value for key, _, value in (text.partition("=") for text in rest) if not _is_of_sweep(key)}
+    study.hold_to(fixed | {key: str(distribution) for key, distribution in space.items()})
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=context, task_function=TrialTask(task), config=config
+    )
+    with study.worker() as worker:
+        while claimed := study.claim(
+            worker,
+            settings.parallel,
+            space,
+            settings.trials,
+            lambda number: instantiate(settings.sampler, seed=config.seed + number),
+        ):
+            overrides = [
+                [
+                    *rest,
+                    *(f"{key}={value}" for key, value in trial.params.items()),
+                    f"sweep.folder='{folder}'",
+                    f"sweep.trial={trial.number}",
+                ]
+                for trial in claimed
+            ]
+            reason = "its process ended without a word"
+            try:
+                launcher.launch(overrides, initial_job_idx=claimed[0].number)
+            except Exception as error:  # a launcher that lost a process
+                log.exception("launching trials %s", [trial.number for trial in claimed])
+                reason = _reason(error)
+            for trial in claimed:
+                study.fail_if_unfinished(trial.number, reason)
+            save_table(folder / "trials.csv", study.trials)
+    _conclude(study, folder, config.trainer.max_epochs)
+
+
+@dataclass
+class TrialTask:
+    """Trains one trial, wherever a launcher runs it, and tells the study.
+
+    Args:
+        task: trains one run.
+    """
+
+    task: TaskFunction
+
+    def __call__(self, config: DictConfig) -> float | None:
+        """Train, from the trial's last checkpoint if it was interrupted.
+
+        Args:
+            config: of the trial.
+
+        Returns:
+            Its AP; None if it failed, or is somebody else's by now.
+        """
+        from rtdetrv2_train.sweeps.study import SweepStudy
+
+        study, number = SweepStudy(config.sweep.folder), config.sweep.trial
+        with study.running(number) as is_ours:
+            if not is_ours:
+                return None
+            if Path(config.run_folder, "checkpoints", "last.ckpt").is_file():
+                config.resume = config.run_folder
+            try:
+                ap: Any = self.task(config)
+                if ap is None or math.isnan(ap):
+                    raise UserError("nothing was validated, so there is no AP")
+            except Exception as error:
+                log.exception("trial %d", number)
+                study.fail(number, _reason(error))
+                return None
+            study.finish(number, ap)
+            return float(ap)
+
+
+def _conclude(study: SweepStudy, folder: Path, epochs: int) -> None:
+    from rtdetrv2_train.sweeps.charts import save_charts
+    from rtdetrv2_train.sweeps.results import print_table, save_table
+
+    save_table(folder / "trials.csv", study.trials)
+    print_table(study.trials, epochs)
+    charts = save_charts(folder, study.study)
+    for path in (folder / "trials.csv", *charts):
+        Console().print(os.path.relpath(path), soft_wrap=True, highlight=False)
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+
+
+def _is_of_sweep(key: str) -> bool:
+    return key == "sweep" or key.startswith("sweep.")
