@@ -4,47 +4,34 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from rtdetrv2_train.data.coco_entries import (
+    LAYOUT,
+    AnnotationEntry,
+    ImageEntry,
+    brief,
+    check_file_name,
+    is_id,
+    is_name,
+    plain,
+    unusual_annotation,
+    unusual_image,
+)
 from rtdetrv2_train.errors import UserError
 
-_LAYOUT = "COCO's format is needed; datasets/README.md says how to convert a Pascal VOC or YOLO set"
 _KEYS = ("images", "annotations", "categories")
-_LARGEST_ID = 2**63 - 1
 # Stands in an array of ids for an annotation without one.
 NO_ID = -(2**63)
-
-_Id = Annotated[int, msgspec.Meta(ge=-_LARGEST_ID, le=_LARGEST_ID)]
-
-
-class _Annotation(msgspec.Struct, gc=False):
-    """An annotation as nearly all are; what does not fit this is looked at in detail."""
-
-    image_id: _Id
-    category_id: _Id
-    bbox: tuple[float, float, float, float]
-    id: _Id | None = None
-    area: float | None = None
-    iscrowd: int | None = 0
-
-
-class _Image(msgspec.Struct, gc=False):
-    """An image as nearly all are."""
-
-    id: _Id
-    file_name: str
-    height: int | None = None
-    width: int | None = None
 
 
 @dataclass(frozen=True)
@@ -127,25 +114,25 @@ def _content(
     boxes, areas = array("d"), array("d")
     unreadable: list[AnnotationProblem] = []
     names: dict[int, str] = {}
-    decode = msgspec.json.Decoder(_Annotation).decode
+    decode = msgspec.json.Decoder(AnnotationEntry).decode
     for entry in entries:
         try:
             row = decode(entry)
             if not all(map(math.isfinite, row.bbox)):
-                raise ValueError(f"bbox {_brief(list(row.bbox))} is not four finite numbers")
+                raise ValueError(f"bbox {brief(list(row.bbox))} is not four finite numbers")
         except (msgspec.ValidationError, TypeError, ValueError):
-            loose = _loosely(entry)
+            loose = plain(entry)
             if not isinstance(loose, dict):
                 raise UserError(
-                    f"'{annotation_file}': an entry of 'annotations' is {loose!r:.80}, not an object: {_LAYOUT}"
+                    f"'{annotation_file}': an entry of 'annotations' is {loose!r:.80}, not an object: {LAYOUT}"
                 ) from None
             try:
-                row = _annotation(loose)
+                row = unusual_annotation(loose)
             except ValueError as error:
                 names = names or dict(zip(images.ids, images.names, strict=True))
-                file_name = names.get(loose["image_id"], "") if _is_id(loose.get("image_id")) else ""
+                file_name = names.get(loose["image_id"], "") if is_id(loose.get("image_id")) else ""
                 unreadable.append(
-                    AnnotationProblem(file_name, loose["id"] if _is_id(loose.get("id")) else None, str(error))
+                    AnnotationProblem(file_name, loose["id"] if is_id(loose.get("id")) else None, str(error))
                 )
                 continue
         ids.append(NO_ID if row.id is None else row.id)
@@ -188,30 +175,25 @@ def _read_json(annotation_file: Path) -> dict[str, list[Any]]:
         try:
             content = json.loads(text)
         except ValueError as error:
-            raise UserError(f"'{annotation_file}' is not JSON ({error}): {_LAYOUT}") from error
+            raise UserError(f"'{annotation_file}' is not JSON ({error}): {LAYOUT}") from error
     if not isinstance(content, dict):
-        raise UserError(f"'{annotation_file}' holds a {type(content).__name__}, not an object: {_LAYOUT}")
+        raise UserError(f"'{annotation_file}' holds a {type(content).__name__}, not an object: {LAYOUT}")
     for key in _KEYS:
         if key not in content:
-            raise UserError(f"'{annotation_file}' has no '{key}': {_LAYOUT}")
+            raise UserError(f"'{annotation_file}' has no '{key}': {LAYOUT}")
         if isinstance(content[key], msgspec.Raw):
             try:
                 content[key] = msgspec.json.decode(content[key], type=list[msgspec.Raw])
             except msgspec.ValidationError:
-                content[key] = _loosely(content[key])
+                content[key] = plain(content[key])
         if not isinstance(content[key], list):
-            raise UserError(f"'{key}' of '{annotation_file}' is a {type(content[key]).__name__}, not a list: {_LAYOUT}")
+            raise UserError(f"'{key}' of '{annotation_file}' is a {type(content[key]).__name__}, not a list: {LAYOUT}")
     for key in ("images", "categories"):
         if not content[key]:
             raise UserError(
                 f"'{key}' of '{annotation_file}' is empty: there is nothing to learn from or to evaluate on"
             )
     return content
-
-
-def _loosely(entry: Any) -> Any:
-    """An entry as plain objects."""
-    return msgspec.json.decode(entry) if isinstance(entry, msgspec.Raw) else entry
 
 
 @dataclass(frozen=True)
@@ -228,13 +210,13 @@ def _images(entries: Sequence[Any], annotation_file: Path, image_folder: Path) -
     names: list[str] = []
     sizes: list[tuple[int, int]] = []
     sizes_from_images = False
-    decode = msgspec.json.Decoder(_Image).decode
+    decode = msgspec.json.Decoder(ImageEntry).decode
     for position, entry in enumerate(entries):
         try:
             image = decode(entry)
         except (msgspec.ValidationError, TypeError):
-            image = _image(_loosely(entry), position, annotation_file)
-        _check_name(image.file_name, position, annotation_file)
+            image = unusual_image(plain(entry), position, annotation_file)
+        check_file_name(image.file_name, position, annotation_file)
         if image.height is not None and image.width is not None and min(image.height, image.width) > 0:
             sizes.append((image.height, image.width))
         else:
@@ -254,28 +236,6 @@ def _images(entries: Sequence[Any], annotation_file: Path, image_folder: Path) -
     return _Images(ids, names, [height for height, _ in sizes], [width for _, width in sizes], sizes_from_images)
 
 
-def _image(entry: Any, position: int, annotation_file: Path) -> _Image:
-    """An image whose size may be missing or of the wrong type."""
-    if not isinstance(entry, dict) or not _is_id(entry.get("id")) or not isinstance(entry.get("file_name"), str):
-        raise UserError(
-            f"entry {position} of 'images' of '{annotation_file}' is {_brief(entry)}; an image needs a "
-            f"whole number as 'id' and a 'file_name': {_LAYOUT}"
-        )
-    sizes = {side: entry[side] for side in ("height", "width") if _is_side(entry.get(side))}
-    return _Image(entry["id"], entry["file_name"], **sizes)
-
-
-def _check_name(name: str, position: int, annotation_file: Path) -> None:
-    """Let no file name lead out of the folder of images."""
-    if not name or "\0" in name:
-        raise UserError(f"entry {position} of 'images' of '{annotation_file}' has {name!r} as 'file_name': name a file")
-    if (".." in name and os.path.normpath(name).startswith("..")) or name.startswith(os.sep):
-        raise UserError(
-            f"entry {position} of 'images' of '{annotation_file}' has '{name}' as 'file_name', which leads out of the "
-            "folder of images: give paths relative to it, and the folder as data.train.images or data.val.images"
-        )
-
-
 def _size_of_file(path: Path, annotation_file: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
@@ -289,11 +249,11 @@ def _size_of_file(path: Path, annotation_file: Path) -> tuple[int, int]:
 
 def _categories(entries: Sequence[Any], annotation_file: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
     names: dict[int, str] = {}
-    for position, entry in enumerate(map(_loosely, entries)):
-        if not isinstance(entry, dict) or not _is_id(entry.get("id")) or not _is_name(entry.get("name")):
+    for position, entry in enumerate(map(plain, entries)):
+        if not isinstance(entry, dict) or not is_id(entry.get("id")) or not is_name(entry.get("name")):
             raise UserError(
-                f"entry {position} of 'categories' of '{annotation_file}' is {_brief(entry)}; a category needs a "
-                f"whole number as 'id' and a 'name': {_LAYOUT}"
+                f"entry {position} of 'categories' of '{annotation_file}' is {brief(entry)}; a category needs a "
+                f"whole number as 'id' and a 'name': {LAYOUT}"
             )
         if entry["id"] in names:
             raise UserError(
@@ -305,53 +265,8 @@ def _categories(entries: Sequence[Any], annotation_file: Path) -> tuple[tuple[in
     return ids, tuple(names[number] for number in ids)
 
 
-def _annotation(entry: dict[str, Any]) -> _Annotation:
-    """An annotation that is unusual in one way or another.
-
-    Raises:
-        ValueError: if the annotation cannot be read; the message is the reason.
-    """
-    for key in ("image_id", "category_id"):
-        if not _is_id(entry.get(key)):
-            raise ValueError(f"{key} {_brief(entry.get(key))} is not a whole number")
-    box = entry.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(side) for side in box):
-        raise ValueError(f"bbox {_brief(box)} is not four finite numbers")
-    number, area, crowd = entry.get("id"), entry.get("area"), entry.get("iscrowd")
-    left, top, width, height = (float(side) for side in box)
-    return _Annotation(
-        entry["image_id"],
-        entry["category_id"],
-        (left, top, width, height),
-        number if _is_id(number) else None,
-        float(area) if area is not None and _is_number(area) else None,
-        int(crowd) if isinstance(crowd, int) else 0,
-    )
-
-
 def _usable_ids(ids: NDArray[np.int64]) -> NDArray[np.int64]:
     """The given ids, or running ones if some are missing, repeated, or 0, which pycocotools reads as "no match"."""
     if len(ids) and (ids.min() < 1 or len(np.unique(ids)) != len(ids)):
         return np.arange(1, len(ids) + 1, dtype=np.int64)
     return ids
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and -_LARGEST_ID <= value <= _LARGEST_ID
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_side(value: Any) -> bool:
-    return _is_id(value) and value > 0
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and bool(value)
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
