@@ -18,7 +18,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from rtdetrv2_train.errors import UserError
-from rtdetrv2_train.runs.launching import started_by_torchrun
+from rtdetrv2_train.runs.launching import devices_and_nodes, is_first_process
 
 if TYPE_CHECKING:
     from rtdetrv2_train.sweeps.study import SweepStudy
@@ -40,7 +40,7 @@ def sweep(config: DictConfig, context: HydraContext, task: TaskFunction, argumen
     """
     if importlib.util.find_spec("optuna") is None:
         raise UserError('a sweep needs Optuna: pip install "rtdetrv2-train[sweep]"')
-    if started_by_torchrun():
+    if devices_and_nodes() not in (None, (1, 1)):
         raise UserError("a sweep starts the processes of its trials itself: python train.py -m sweep=... trainer=ddp")
     from rtdetrv2_train.sweeps.results import save_table
     from rtdetrv2_train.sweeps.space import space_and_rest
@@ -108,12 +108,14 @@ class TrialTask:
         """
         from rtdetrv2_train.sweeps.study import SweepStudy
 
+        if Path(config.run_folder, "checkpoints", "last.ckpt").is_file():
+            config.resume = config.run_folder
+        if not is_first_process():  # of a SLURM job of several tasks
+            return self.task(config)
         study, number = SweepStudy(config.sweep.folder), config.sweep.trial
         with study.running(number) as is_ours:
             if not is_ours:
                 return None
-            if Path(config.run_folder, "checkpoints", "last.ckpt").is_file():
-                config.resume = config.run_folder
             try:
                 ap: Any = self.task(config)
                 if ap is None or math.isnan(ap):

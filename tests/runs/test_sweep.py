@@ -110,5 +110,5 @@ def test_all_processes_of_a_pruned_trial_stop_after_the_same_epoch(tmp_path: Pat
 
 
 def test_a_sweep_without_multirun_is_sent_to_it() -> None:
-    with pytest.raises(UserError, match="python train.py -m sweep="):
+    with pytest.raises(UserError, match=r"python train\.py -m sweep="):
         Pruning("runs/sweeps/nano_grid", trial=None, pruner=None)
