@@ -14,6 +14,16 @@ class UserError(Exception):
     """
 
 
+STOPPED_STATUS = 75  # EX_TEMPFAIL of sysexits.h: try again later
+
+
+class Stopped(SystemExit):
+    """A run was told to stop, and has written what it needs to go on.
+
+    A ``SystemExit``, so that it ends the process with its status wherever it is not caught.
+    """
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """``did you mean 'r50vd'? `` for the nearest of some names; nothing if none is near."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -40,7 +41,7 @@ class BatchLoader(DataLoader[Any]):
             num_workers=workers,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=limit_threads,
+            worker_init_fn=prepare_worker,
             persistent_workers=workers > 0,
         )
         self.steps = steps or OptimizerSteps()
@@ -65,7 +66,12 @@ def automatic_workers(local_processes: int) -> int:
     return max(0, min(available_cores() // local_processes - 1, MOST_WORKERS))
 
 
-def limit_threads(worker: int) -> None:
-    """Keep a data loader worker to one thread: the workers themselves are what runs in parallel."""
+def prepare_worker(worker: int) -> None:
+    """Keep a worker to one thread, as workers are what runs in parallel, and let the process that trains end it.
+
+    Ctrl-C and clusters send their signals to the workers as well, which the last step still needs.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

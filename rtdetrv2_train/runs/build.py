@@ -17,6 +17,7 @@ from rtdetrv2_train.evaluation.metrics import CocoMetrics
 from rtdetrv2_train.evaluation.table import print_metrics
 from rtdetrv2_train.runs.configuration import plain
 from rtdetrv2_train.runs.launching import devices_and_nodes
+from rtdetrv2_train.training.checkpoint_files import WholeCheckpoints
 from rtdetrv2_train.training.recipe import Recipe
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,8 @@ def build_trainer(config: DictConfig, **kwargs: Any) -> Trainer:
         settings["precision"] = mixed if on_gpu else "32-true"
     if launched := devices_and_nodes():
         settings["devices"], settings["num_nodes"] = launched
-    return cast(Trainer, instantiate(settings, **kwargs))
+    plugins = [*(settings.pop("plugins", None) or []), WholeCheckpoints()]
+    return cast(Trainer, instantiate(settings, plugins=plugins, **kwargs))
 
 
 def build_recipe(config: DictConfig) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from rtdetrv2_train.errors import UserError, nearest
-from rtdetrv2_train.runs.folders import newest_run, run_folder_of
 from rtdetrv2_train.runs.launching import common_folder, is_first_process
 
 
@@ -32,6 +32,11 @@ def answer_plainly(main: Callable[[], Any]) -> None:
         main()
     except UserError as error:
         _stop(str(error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        where = f" at '{error.filename}'" if error.filename else ""
+        _stop(f"the disk is full{where}: make room, then go on with resume= and the run's folder")
     except (HydraException, OmegaConfBaseException) as error:
         cause = _user_error_within(error)
         _stop(str(cause) if cause else explain(error, Path(sys.argv[0]).resolve().parent / "conf"))
@@ -57,10 +62,11 @@ def explain(error: Exception, config_folder: Path) -> str:
     return " ".join(text.split())
 
 
-def _run_folder(resume: str | None, new: str) -> str:
+def _run_folder(resume: str | None, new: str, _root_: Any) -> str:
     """The folder of the run to resume, so that it goes on there; else a new one, the same for all processes."""
-    folder = run_folder_of(newest_run(resume)) if resume else None
-    return str(folder) if folder else common_folder(new)
+    from rtdetrv2_train.runs.resume import run_to_resume
+
+    return common_folder(new, run_to_resume(resume, Path(new).parent, _root_) if resume else None)
 
 
 def _of_first_process(value: str, otherwise: str | None) -> str | None:

@@ -13,14 +13,13 @@ from rich.console import Console
 from rich.syntax import Syntax
 
 from rtdetrv2_train.runs.folders import CONFIG_FILE
+from rtdetrv2_train.weights.saving import save_text
 
 
 def save_and_print(config: DictConfig, show: bool = True) -> None:
     """Save the configuration in the run's folder, every interpolation resolved, and print it if ``show``."""
     text = OmegaConf.to_yaml(config, resolve=True)
-    folder = Path(config.run_folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG_FILE).write_text(text, encoding="utf-8")
+    save_text(Path(config.run_folder) / CONFIG_FILE, text)
     if show:
         Console().print(Syntax(text, "yaml", background_color="default"))
 
@@ -39,14 +38,21 @@ def with_saved(config: DictConfig, folder: Path, sections: Sequence[str], overri
     """
     saved = cast(DictConfig, OmegaConf.load(folder / CONFIG_FILE))
     groups = {"model", "data", "augment", "recipe", "trainer", "logger", "callbacks", "experiment"}
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
     keys = keys_of(overrides)
     joined = cast(DictConfig, OmegaConf.create(OmegaConf.to_container(config, resolve=False)))
     OmegaConf.set_struct(joined, False)
     for section in sections:
         if section in saved and not (section in groups and section in keys):
             joined[section] = saved[section]
-    for key in keys:
-        if key.partition(".")[0] in sections and key not in groups:
+    for override in parsed:
+        key = override.key_or_group
+        if key.partition(".")[0] not in sections or key in groups:
+            continue
+        if override.is_delete():
+            section, _, name = key.rpartition(".")
+            OmegaConf.select(joined, section).pop(name, None)
+        else:
             OmegaConf.update(joined, key, OmegaConf.select(config, key), force_add=True)
     return joined
 

@@ -31,7 +31,7 @@ def devices_and_nodes() -> tuple[int, int] | None:
     return None
 
 
-def common_folder(proposed: str) -> str:
+def common_folder(proposed: str, resumed: Path | None = None) -> str:
     """The folder of a run on all its processes.
 
     Each process has proposed one by its own clock, and these differ: rank 0's counts. Processes of torchrun hear it
@@ -39,18 +39,27 @@ def common_folder(proposed: str) -> str:
     requeued job finds the folder again.
 
     Args:
-        proposed: by this process.
+        proposed: for a new run, by this process.
+        resumed: that of a run that goes on, which processes of torchrun may see differently for a moment.
 
     Raises:
         UserError: if this is another node's process of Lightning's own launcher, which has no way to know.
     """
     if started_by_torchrun():
-        return _of_rank_0(str(Path(proposed).absolute())) if int(os.environ["WORLD_SIZE"]) > 1 else proposed
+        chosen = str(resumed or proposed)
+        return _of_rank_0(str(Path(chosen).absolute())) if int(os.environ["WORLD_SIZE"]) > 1 else chosen
+    if resumed is not None:
+        return str(resumed)
     if (step := _slurm_step()) is not None:
         return str(Path(proposed).with_name(f"slurm_{step}"))
     if int(os.environ.get("NODE_RANK", 0)) > 0:
         raise UserError("several nodes need torchrun or SLURM (docs/launching.md), or hydra.run.dir=... on each")
     return proposed
+
+
+def was_restarted() -> bool:
+    """Whether SLURM has put the job in the queue again, or torchrun has started its processes again."""
+    return any(int(os.environ.get(f"{by}_RESTART_COUNT", 0)) > 0 for by in ("SLURM", "TORCHELASTIC"))
 
 
 def started_by_torchrun() -> bool:

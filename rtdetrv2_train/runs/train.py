@@ -33,9 +33,10 @@ from rtdetrv2_train.runs.configuration import (
     save_and_print,
     with_saved,
 )
-from rtdetrv2_train.runs.folders import newest_run, run_folder_of
+from rtdetrv2_train.runs.folders import run_folder_of
 from rtdetrv2_train.runs.model_config import build_detector
 from rtdetrv2_train.runs.report import history_of, report
+from rtdetrv2_train.runs.resume import checkpoint_to_resume
 from rtdetrv2_train.training.callbacks import ValidationPictures
 from rtdetrv2_train.training.hyperparameters import log_hyperparameters
 from rtdetrv2_train.training.module import DetectionModule
@@ -58,7 +59,7 @@ def train(config: DictConfig) -> float | None:
     Returns:
         AP of the best epoch; None if nothing was validated.
     """
-    resumed = _checkpoint_to_resume(config.resume) if config.resume else None
+    resumed = checkpoint_to_resume(config.resume, config.run_folder)
     if resumed and (folder := run_folder_of(resumed)):
         config = with_saved(config, folder, SECTIONS_OF_A_RUN, command_line_overrides())
     return train_as_composed(config)
@@ -74,7 +75,7 @@ def train_as_composed(config: DictConfig) -> float | None:
 
 
 def _train(trainer: Trainer, config: DictConfig) -> float | None:
-    resumed = _checkpoint_to_resume(config.resume) if config.resume else None
+    resumed = checkpoint_to_resume(config.resume, config.run_folder)
     batch_size = per_process_batch_size(
         config.recipe.total_batch_size, trainer.world_size, trainer.accumulate_grad_batches
     )
@@ -194,14 +195,6 @@ def estimated_steps(config: DictConfig, num_images: int) -> int:
     """Optimizer steps of the run that the configuration describes."""
     steps = max(num_images // config.recipe.total_batch_size, 1) * config.trainer.max_epochs
     return min(steps, config.trainer.max_steps) if config.trainer.max_steps > 0 else steps
-
-
-def _checkpoint_to_resume(source: str) -> str:
-    path = newest_run(source)
-    checkpoint = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
-    if not checkpoint.is_file():
-        raise UserError(f"there is nothing to resume at '{source}': '{checkpoint}' is missing; give a run's folder")
-    return str(checkpoint)
 
 
 def _attachments(config: DictConfig) -> dict[str, Any]:

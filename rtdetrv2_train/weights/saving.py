@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -13,15 +14,19 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 
-def atomic_save(path: str | Path, write: Callable[[Path], object]) -> Path:
-    """Have ``write`` fill a file beside ``path``, then move it there in one step.
+def atomic_save(path: str | Path, write: Callable[[Path], object], previous: str | Path | None = None) -> Path:
+    """Have ``write`` fill a file beside ``path``, then move it there in one step, once it is safely on the disk.
 
     Args:
         path: the file to make or replace; its folder is made if missing.
         write: called with the temporary path.
+        previous: where the file that is replaced goes; None: it is deleted.
 
     Returns:
         ``path``.
+
+    Raises:
+        OSError: if writing fails; the file that was to be replaced is still there, then.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,10 +36,23 @@ def atomic_save(path: str | Path, write: Callable[[Path], object]) -> Path:
     try:
         write(temporary)
         temporary.chmod(0o644)  # mkstemp lets nobody else read the file
+        _flush_to_disk(temporary)
+        if previous is not None and path.exists():
+            path.replace(previous)
         temporary.replace(path)
+        with contextlib.suppress(OSError):  # not every file system can
+            _flush_to_disk(path.parent)  # the new name, too, outlives a machine that dies now
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def _flush_to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> Path:
@@ -45,5 +63,9 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> Path:
 
 def save_json(path: str | Path, value: Any) -> Path:
     """Write ``value`` as indented JSON."""
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    return save_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def save_text(path: str | Path, text: str) -> Path:
+    """Write ``text`` as UTF-8."""
     return atomic_save(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
