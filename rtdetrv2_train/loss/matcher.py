@@ -25,6 +25,7 @@ from rtdetrv2_train.boxes import cxcywh_to_xyxy
 
 # below this many entries a problem is solved sooner than it is handed to another thread
 THREADING_PAYS_FROM = 3_000
+_HIGH_COST = 1e9
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,13 @@ class PendingAssignment:
 
         Returns:
             for each set the pairs of least total cost; an image with more boxes than queries leaves some boxes out.
-
-        Raises:
-            FloatingPointError: if a cost is not finite, which means that predictions are not.
+            Costs that are not finite, as of predictions that are not, count as high; the loss shows it.
         """
         if self._arrived is not None:
             self._arrived.synchronize()
         cost_GNQ = self._cost.numpy()
         if not np.isfinite(cost_GNQ).all():
-            raise FloatingPointError(
-                "the model's predictions are not finite any more: lower the learning rate, or check the last batches"
-            )
+            cost_GNQ = np.nan_to_num(cost_GNQ, nan=_HIGH_COST, posinf=_HIGH_COST, neginf=_HIGH_COST)
         num_sets = len(cost_GNQ)
         ends = list(accumulate(self._counts))
         spans = [(end - count, end) for end, count in zip(ends, self._counts, strict=True) if count]

@@ -62,6 +62,7 @@ class DetectionModule(LightningModule):
         self.metrics: CocoMetrics | None = None
         self.gradient_norm: Tensor | None = None
         self.latest_losses: dict[str, Tensor] = {}
+        self.loss_terms: dict[str, Tensor] = {}
         self._schedule: Schedule | None = None
 
     @property
@@ -94,23 +95,36 @@ class DetectionModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        """Clip the norm of the whole gradient, and remember it for the log."""
+        """Clip the norm of the whole gradient, and leave the step out if it is not finite, which all processes see."""
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         limit = self.schedule.max_gradient_norm or float("inf")
-        self.gradient_norm = nn.utils.clip_grad_norm_(parameters, limit)
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is None:
+            optimizer.found_inf = (~norm.isfinite()).float()  # has the fused kernels leave the step out
+        else:
+            norm = norm / scaler._scale  # the optimizer takes the scale out of the gradients, and has the scaler judge
+        nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        self.gradient_norm = norm
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        output = self.model(batch.images, batch.targets)
-        with torch.autocast(self.device.type, enabled=False):
-            losses = self.criterion(output, batch.targets)
+        losses = self.loss_terms_of(batch)
+        self.loss_terms = {name: term.detach() for name, term in losses.items()}
         total = torch.stack(tuple(losses.values())).sum()
         self.latest_losses = {"loss": total.detach()} | {
             name: losses[f"loss_{name}"].detach() for name in self.criterion.weights
         }
         if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._log_training_losses(losses)
-        return total
+        # A loss that is not finite may have a gradient that is; then this process alone would know of it.
+        return total * torch.where(total.detach().isfinite(), 1.0, float("nan"))
+
+    def loss_terms_of(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of the loss of one batch, by name."""
+        output = self.model(batch.images, batch.targets)
+        with torch.autocast(self.device.type, enabled=False):
+            return self.criterion(output, batch.targets)
 
     def _log_training_losses(self, losses: Mapping[str, Tensor]) -> None:
         terms = torch.stack(tuple(losses.values())).detach()
