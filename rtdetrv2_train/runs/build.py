@@ -18,7 +18,8 @@ from rtdetrv2_train.evaluation.table import print_metrics
 from rtdetrv2_train.runs.configuration import plain
 from rtdetrv2_train.runs.launching import devices_and_nodes
 from rtdetrv2_train.training.checkpoint_files import WholeCheckpoints
-from rtdetrv2_train.training.recipe import Recipe
+from rtdetrv2_train.training.host_batch_norm import HostSyncBatchNorm
+from rtdetrv2_train.training.recipe import AUTO, Recipe
 
 log = logging.getLogger(__name__)
 
@@ -51,15 +52,20 @@ def build_trainer(config: DictConfig, **kwargs: Any) -> Trainer:
     if settings["precision"] == "auto":
         mixed = "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "16-mixed"
         settings["precision"] = mixed if on_gpu else "32-true"
+    if settings["accumulate_grad_batches"] == AUTO:
+        settings["accumulate_grad_batches"] = 1  # until the number of processes is known
     if launched := devices_and_nodes():
         settings["devices"], settings["num_nodes"] = launched
     plugins = [*(settings.pop("plugins", None) or []), WholeCheckpoints()]
+    if settings["sync_batchnorm"] and settings["accelerator"] == "cpu":
+        settings["sync_batchnorm"] = False
+        plugins.append(HostSyncBatchNorm())
     return cast(Trainer, instantiate(settings, plugins=plugins, **kwargs))
 
 
 def build_recipe(config: DictConfig) -> Recipe:
-    """The recipe without what others read from the same group: the length of the run and the batch size."""
-    settings = {key: value for key, value in plain(config).items() if key not in ("epochs", "total_batch_size")}
+    """The recipe without what others read from the same group."""
+    settings = {key: value for key, value in plain(config).items() if key not in ("epochs", "max_device_batch_size")}
     return cast(Recipe, instantiate(settings, _convert_="all"))
 
 
@@ -68,20 +74,3 @@ def save_and_print_metrics(metrics: CocoMetrics, folder: Path) -> None:
     path = folder / "metrics.json"
     metrics.save(path)
     print_metrics(metrics, saved_at=path)
-
-
-def per_process_batch_size(total_batch_size: int, num_processes: int, accumulated: int) -> int:
-    """Images of one batch of one process.
-
-    Raises:
-        UserError: if the total cannot be shared evenly.
-    """
-    parts = num_processes * accumulated
-    if total_batch_size < parts or total_batch_size % parts:
-        below, above = total_batch_size // parts * parts, (total_batch_size // parts + 1) * parts
-        fitting = " or ".join(str(size) for size in (below, above) if size)
-        raise UserError(
-            f"recipe.total_batch_size={total_batch_size} cannot be shared by {num_processes} processes with "
-            f"{accumulated} accumulated batches each: use {fitting}"
-        )
-    return total_batch_size // parts

@@ -20,10 +20,10 @@ from rtdetrv2_train.evaluation.advice import worst_classes
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.evaluation.table import print_advice
 from rtdetrv2_train.runs.another_process import other_processes
+from rtdetrv2_train.runs.batch_split import split_batch
 from rtdetrv2_train.runs.build import (
     build_recipe,
     build_trainer,
-    per_process_batch_size,
     quiet_libraries,
     save_and_print_metrics,
 )
@@ -76,12 +76,17 @@ def train_as_composed(config: DictConfig) -> float | None:
 
 def _train(trainer: Trainer, config: DictConfig) -> float | None:
     resumed = checkpoint_to_resume(config.resume, config.run_folder)
-    batch_size = per_process_batch_size(
-        config.recipe.total_batch_size, trainer.world_size, trainer.accumulate_grad_batches
+    split = split_batch(
+        config.recipe.total_batch_size,
+        trainer.world_size,
+        config.trainer.accumulate_grad_batches,
+        config.recipe.max_device_batch_size,
     )
-    data: CocoDataModule = instantiate(config.data, batch_size=batch_size)
+    trainer.accumulate_grad_batches = split.accumulated
+    data: CocoDataModule = instantiate(config.data, batch_size=split.batch_size)
     if trainer.is_global_zero:
         save_and_print(config)
+        log.info(split)
     data.load()
 
     model = build_detector(config.model.architecture, data.num_classes)

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 from rtdetrv2_train.errors import UserError
 
 Decay = Literal["constant", "cosine"]
+Scaling = Literal["sqrt", "linear", "none"]
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
 
@@ -112,6 +113,11 @@ class Recipe:
         ema_decay: or ``auto``.
         ema_ramp_steps: or ``auto``.
         short_run: what ``auto`` means for short runs.
+        total_batch_size: images of one optimizer step.
+        reference_batch_size: those that the learning rates are meant for.
+        lr_scaling: how learning rates follow the total batch size. ``sqrt``: with its root, as Adam's steps do not grow
+            with the gradient while its noise shrinks with the root (Malladi et al., arXiv 2205.10287); ``linear``, as
+            for SGD (Goyal et al., arXiv 1706.02677); ``none``.
     """
 
     learning_rate: float = 1e-4
@@ -125,14 +131,25 @@ class Recipe:
     ema_decay: float | Auto = AUTO
     ema_ramp_steps: int | Auto = AUTO
     short_run: ShortRun = ShortRun()
+    total_batch_size: int = 16
+    reference_batch_size: int = 16
+    lr_scaling: str = "sqrt"
 
     def __post_init__(self) -> None:
         if self.decay not in (*get_args(Decay), AUTO):
             raise UserError(f"recipe.decay is '{self.decay}': use constant, cosine or auto")
+        if self.lr_scaling not in get_args(Scaling):
+            raise UserError(f"recipe.lr_scaling is '{self.lr_scaling}': use sqrt, linear or none")
         for name in ("learning_rate_factor", "warmup_steps", "max_gradient_norm", "ema_decay", "ema_ramp_steps"):
             value = getattr(self, name)
             if value != AUTO and (isinstance(value, str) or value < 0):
                 raise UserError(f"recipe.{name} is '{value}': use a number of 0 or more, or auto")
+
+    @property
+    def batch_size_factor(self) -> float:
+        """What the learning rates are multiplied by for the sake of the total batch size."""
+        ratio = self.total_batch_size / self.reference_batch_size
+        return {"sqrt": math.sqrt(ratio), "linear": ratio, "none": 1.0}[self.lr_scaling]
 
     def settle(self, total_steps: int, from_scratch: bool) -> Schedule:
         """Settle every ``auto``.
@@ -170,10 +187,16 @@ class Recipe:
         values = (
             f"{name} = {value if isinstance(value, str) else format(value, '.6g')}" for name, value in chosen.items()
         )
-        notes = [f"auto settings for {why}", *(f"  {line}" for line in values)]
+        notes = [f"auto settings for {why}", *(f"  {line}" for line in values)] if chosen else []
+        settled["learning_rate_factor"] *= self.batch_size_factor
+        if self.total_batch_size != self.reference_batch_size:
+            notes.append(
+                f"learning rates times {self.batch_size_factor:.4g} (recipe.lr_scaling={self.lr_scaling}): "
+                f"{self.total_batch_size} images a step, and they are meant for {self.reference_batch_size}"
+            )
         return Schedule(
             total_steps=total_steps,
             final_learning_rate_share=self.final_learning_rate_share,
-            notes=notes if chosen else [],
+            notes=notes,
             **settled,
         )

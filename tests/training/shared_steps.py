@@ -23,6 +23,7 @@ from rtdetrv2_train.batch import Batch
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.runs.build import build_recipe
 from rtdetrv2_train.runs.model_config import build_detector
+from rtdetrv2_train.training.host_batch_norm import HostSyncBatchNorm
 from rtdetrv2_train.training.module import DetectionModule
 from rtdetrv2_train.training.weight_average import WeightAverage
 from tests.support import composed
@@ -104,6 +105,7 @@ def run(
         callbacks=[average, Recorder(Path(folder), average)],
         logger=False,
         enable_checkpointing=False,
+        plugins=[HostSyncBatchNorm()] if processes > 1 else [],
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,

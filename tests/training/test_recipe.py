@@ -54,9 +54,25 @@ def test_runs_of_a_few_steps_are_settled_too(steps: int) -> None:
     assert 0 <= schedule.ema_decay_at(1) < 1
 
 
+@pytest.mark.parametrize(("rule", "factor"), [("sqrt", 2), ("linear", 4), ("none", 1)])
+def test_learning_rates_follow_the_total_batch_size_by_the_chosen_rule(rule: str, factor: float) -> None:
+    recipe = Recipe(total_batch_size=64, lr_scaling=rule, learning_rate_factor=3.0)
+    schedule = recipe.settle(887_000, from_scratch=False)
+    assert schedule.learning_rate_factor == 3 * factor
+    assert f"learning rates times {factor} (recipe.lr_scaling={rule}): 64 images" in schedule.notes[-1]
+
+
+def test_with_the_batch_size_that_they_are_meant_for_learning_rates_stay() -> None:
+    schedule = Recipe(total_batch_size=8, reference_batch_size=8, lr_scaling="linear").settle(300, from_scratch=False)
+    assert schedule.learning_rate_factor == 1
+    assert not any("images a step" in note for note in schedule.notes)
+
+
 def test_senseless_values_are_named() -> None:
     with pytest.raises(UserError, match=r"recipe\.decay is 'linear'"):
         Recipe(decay="linear")
+    with pytest.raises(UserError, match=r"recipe\.lr_scaling is 'square'"):
+        Recipe(lr_scaling="square")
     with pytest.raises(UserError, match=r"recipe\.warmup_steps is 'often'"):
         Recipe(warmup_steps="often")  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"recipe\.ema_decay is '-1'"):

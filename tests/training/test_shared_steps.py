@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+from rtdetrv2_train.data.sampler import EpochSampler
 from tests.support import ROOT, write_coco
 
-SPLITS = [(2, 1), (4, 1), (2, 2), (1, 1)]  # processes and accumulated batches; the last one forks no more
+FROZEN = [(2, 2), (1, 1)]  # processes and accumulated batches; the last one is what the others are compared with
+SYNCHRONISED = [(2, 1), (4, 1), (1, 1)]
 
 
 def with_many_boxes(folder: Path, num_images: int, size: int) -> None:
@@ -33,15 +36,14 @@ def with_many_boxes(folder: Path, num_images: int, size: int) -> None:
     (folder / "annotations.json").write_text(json.dumps({**content, "annotations": boxes}))
 
 
-def run_splits(folder: Path, data: Path, model: str, size: int, **changes: Any) -> None:
-    overrides = [f"model={model}", f"model.image_size=[{size},{size}]", "model.pretrained=null", f"data.root={data}"]
-    overrides += ["recipe.total_batch_size=8", "data.num_workers=0", "model.multiscale=[480,640,800]"]
+def run_splits(folder: Path, data: Path, splits: list[tuple[int, int]], *overrides: str, **changes: Any) -> None:
+    of_run = ["model.pretrained=null", "recipe.total_batch_size=8", "data.num_workers=0", f"data.root={data}"]
     for part in ("train", "val"):
-        overrides += [f"data.{part}.images=images", f"data.{part}.annotations=annotations.json"]
-    common = {"frozen": True, "steps": 10, "overrides": overrides, **changes}
+        of_run += [f"data.{part}.images=images", f"data.{part}.annotations=annotations.json"]
+    common = {"frozen": splits == FROZEN, "steps": 10, "overrides": [*of_run, *overrides], **changes}
     runs = [
         {"folder": str(folder / f"{processes}x{accumulated}"), "processes": processes, "accumulated": accumulated}
-        for processes, accumulated in SPLITS
+        for processes, accumulated in splits
     ]
     loopback = "lo0" if sys.platform == "darwin" else "lo"
     result = subprocess.run(
@@ -50,29 +52,67 @@ def run_splits(folder: Path, data: Path, model: str, size: int, **changes: Any) 
         env={**os.environ, "GLOO_SOCKET_IFNAME": loopback, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1500,
         check=False,
     )
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-3000:]
 
 
-def assert_alike(folder: Path, relative: float) -> None:
-    expected = torch.load(folder / "1x1" / "tensors.pt")
-    losses = json.loads((folder / "1x1" / "losses.json").read_text())
-    for processes, accumulated in SPLITS[:-1]:
+def largest_differences(folder: Path, splits: list[tuple[int, int]]) -> dict[str, float]:
+    """Of losses, the first step's gradient, weights and averaged weights to those of one process with one batch.
+
+    Relative to the loss, and to the norm of a tensor or, where that is next to nothing, of the median tensor.
+    """
+    alone = folder / "1x1"
+    expected, losses = torch.load(alone / "tensors.pt"), np.array(json.loads((alone / "losses.json").read_text()))
+    largest = {"loss": 0.0} | dict.fromkeys(expected, 0.0)
+    for processes, accumulated in splits[:-1]:
         split = folder / f"{processes}x{accumulated}"
-        assert json.loads((split / "losses.json").read_text()) == pytest.approx(losses, rel=relative), split
         found = torch.load(split / "tensors.pt")
-        for kind, tensors in expected.items():  # gradient of the first step, weights, averaged weights
+        own = np.array(json.loads((split / "losses.json").read_text()))
+        assert len(own) == len(losses)
+        largest["loss"] = max(largest["loss"], float(np.abs(own / losses - 1).max()))
+        for kind, tensors in expected.items():
             assert found[kind].keys() == tensors.keys()
-            for name, tensor in tensors.items():
-                if tensor.is_floating_point() and tensor.isfinite().all():
-                    difference = (found[kind][name] - tensor).norm().item()
-                    assert difference <= relative * tensor.norm().item() + 1e-12, (split, kind, name)
+            compared = [name for name, t in tensors.items() if t.is_floating_point() and t.isfinite().all()]
+            norms = {name: tensors[name].norm().item() for name in compared}
+            least = float(np.median(list(norms.values()))) * 1e-3
+            for name in compared:
+                difference = (found[kind][name] - tensors[name]).norm().item() / max(norms[name], least)
+                largest[kind] = max(largest[kind], difference)
+    return largest
 
 
-def test_ten_steps_of_nano_are_the_same_on_1_2_and_4_processes_and_with_accumulation(tmp_path: Path) -> None:
-    # Strong augmentation, sizes that change, images without boxes, denoising; statistics of batch norms are frozen.
+@pytest.mark.parametrize("splits", [FROZEN, SYNCHRONISED], ids=["frozen statistics", "synchronised statistics"])
+def test_ten_steps_of_nano_are_the_same_however_the_batch_is_shared_out(
+    tmp_path: Path, splits: list[tuple[int, int]]
+) -> None:
+    # Strong augmentation, sizes that change, images without boxes, denoising.
     with_many_boxes(tmp_path / "set", num_images=45, size=64)
-    run_splits(tmp_path, tmp_path / "set", "nano", 64)
-    assert_alike(tmp_path, 1e-9)
+    options = ["model=nano", "model.image_size=[64,64]", "model.multiscale=[480,640,800]"]
+    run_splits(tmp_path, tmp_path / "set", splits, *options)
+    assert max(largest_differences(tmp_path, splits).values()) < 1e-8
+
+
+def test_a_process_without_boxes_for_a_whole_epoch_trains_with_the_gradients_of_one_process(tmp_path: Path) -> None:
+    folder = write_coco(tmp_path / "set", num_images=32, size=64)
+    order = EpochSampler(32, seed=0).order().reshape(-1, 8)  # steps of two batches of 4, one of each process
+    content = json.loads((folder / "annotations.json").read_text())
+    content["annotations"] = [content["annotations"][index] for index in order[:, :4].flatten()]
+    (folder / "annotations.json").write_text(json.dumps(content))
+    splits = [(2, 1), (1, 1)]
+    options = ["model=nano", "model.image_size=[64,64]", "augment=light"]
+    run_splits(tmp_path, folder, splits, *options, steps=4)
+    assert json.loads((tmp_path / "2x1" / "counts1.json").read_text()) == [[0] * 4] * 4
+    assert json.loads((tmp_path / "2x1" / "counts0.json").read_text()) == [[1] * 4] * 4
+    assert max(largest_differences(tmp_path, splits).values()) < 1e-8
+
+
+if __name__ == "__main__":  # python -m tests.training.test_shared_steps model=r18vd model.image_size=[128,128]
+    with tempfile.TemporaryDirectory() as scratch:
+        with_many_boxes(Path(scratch) / "set", num_images=45, size=128)
+        for number, which in enumerate((FROZEN, SYNCHRONISED)):
+            out = Path(scratch) / str(number)
+            run_splits(out, Path(scratch) / "set", which, *sys.argv[1:])
+            found = {kind: f"{value:.1e}" for kind, value in largest_differences(out, which).items()}
+            sys.stdout.write(f"{which} {found}\n")
