@@ -69,8 +69,8 @@ class _Collected:
 class CocoEvaluator:
     """Collects the detections of a data set and computes its COCO metrics.
 
-    Call :meth:`update` for each batch, :meth:`gather` once when several processes share the work, :meth:`compute`, and
-    :meth:`reset` before the next round.
+    Call :meth:`update` for each batch, :meth:`gather` once when several processes share the work, :meth:`compute` in
+    the first one, and :meth:`reset` before the next round.
 
     Args:
         ground_truth: COCO-style ``images`` (``id``), ``annotations`` (``image_id``, ``category_id``, ``bbox`` as
@@ -147,7 +147,7 @@ class CocoEvaluator:
         self._parts.append(_Collected(image_ids, finite.sum(1), labels[finite], boxes[finite], scores[finite]))
 
     def gather(self) -> None:
-        """Exchange what all processes have collected, after which each holds everything.
+        """Hand what all processes have collected to the first, after which the others hold nothing.
 
         A collective operation: every rank must call it, also one without detections. An image that several ranks
         have counts once, as the lowest of these ranks saw it. Does nothing in a single process.

@@ -1,4 +1,4 @@
-"""Exchange of tensors of unequal length between processes, without pickled objects."""
+"""Collection of tensors of unequal length by the first process, without pickled objects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def is_distributed() -> bool:
 
 
 def gather_rows(tensor: Tensor) -> Tensor:
-    """Rows of all ranks, one rank after the other, on every rank.
+    """Rows of all ranks, one rank after the other, for the first one.
 
     The lengths travel first; then each rank's rows, padded to the longest.
 
@@ -21,21 +21,25 @@ def gather_rows(tensor: Tensor) -> Tensor:
         tensor: ``[n, ...]`` on the CPU; ``n`` may differ from rank to rank, the other dimensions and the type may not.
 
     Returns:
-        ``[sum of n, ...]`` on the CPU, in the order of the ranks.
+        on the first rank ``[sum of n, ...]`` on the CPU, in the order of the ranks; on others ``[0, ...]``.
     """
     device = _device_of_backend()
-    world_size = dist.get_world_size()
     length = torch.tensor([len(tensor)], dtype=torch.int64, device=device)
-    lengths = [torch.zeros_like(length) for _ in range(world_size)]
+    lengths = [torch.zeros_like(length) for _ in range(dist.get_world_size())]
     dist.all_gather(lengths, length)
     counts = [int(of_rank) for of_rank in lengths]
     longest = max(counts)
-    padded = torch.zeros((longest, *tensor.shape[1:]), dtype=tensor.dtype, device=device)
-    padded[: len(tensor)] = tensor.to(device)
-    received = [torch.empty_like(padded) for _ in range(world_size)]
+    rows = tensor.to(device)
+    if len(rows) < longest:
+        rows = torch.cat([rows, rows.new_zeros(longest - len(rows), *rows.shape[1:])])
+    if dist.get_rank() > 0:
+        if longest > 0:
+            dist.gather(rows)
+        return tensor[:0]
+    received = [torch.empty_like(rows) for _ in counts]
     if longest > 0:
-        dist.all_gather(received, padded)
-    return torch.cat([rows[:count].cpu() for rows, count in zip(received, counts, strict=True)])
+        dist.gather(rows, received)
+    return torch.cat([of_rank[:count].cpu() for of_rank, count in zip(received, counts, strict=True)])
 
 
 def _device_of_backend() -> torch.device:

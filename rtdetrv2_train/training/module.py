@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import LightningModule
@@ -158,9 +158,11 @@ class DetectionModule(LightningModule):
         self.evaluator.reset()
 
     def on_validation_epoch_end(self) -> None:
-        """Measure; every process has the same numbers afterwards."""
+        """Measure in the first process; every process has the same numbers afterwards."""
         self.evaluator.gather()
-        self.metrics = self.evaluator.compute()
+        measured = self.evaluator.compute() if self.trainer.is_global_zero else None
+        metrics = cast(CocoMetrics, self.trainer.strategy.broadcast(measured))
+        self.metrics = metrics
         summary = self.metrics.as_dict()
         numbers = {f"val/{name}": float(value) for name, value in summary.items() if isinstance(value, int | float)}
         self.log_dict(numbers, rank_zero_only=False)

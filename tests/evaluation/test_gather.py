@@ -49,7 +49,10 @@ for image, found in case["of_rank"][rank]:
                                 torch.tensor([found["scores"]])), torch.tensor([image]))
 evaluator.gather()
 evaluator.gather()
-evaluator.compute().save(f"{folder}/metrics{rank}.json")
+if rank == 0:
+    evaluator.compute().save(folder + "/metrics.json")
+else:
+    assert not len(evaluator.boxes_found().found_scores)
 dist.destroy_process_group()
 """
 
@@ -65,7 +68,7 @@ def one_process() -> dict[str, object]:
 
 
 @pytest.mark.parametrize("split", ["shared image", "one rank has nothing"])
-def test_two_gloo_processes_compute_what_one_does(tmp_path: Path, split: str) -> None:
+def test_the_first_of_two_gloo_processes_computes_what_one_does(tmp_path: Path, split: str) -> None:
     # On the image in common the second rank differs: were it counted twice, or the wrong one kept, AP would fall.
     noise = {"labels": [1, 1], "boxes": [[0.0, 0.0, 5.0, 5.0]] * 2, "scores": [0.99, 0.98]}
     found = list(FOUND.items())
@@ -90,5 +93,4 @@ def test_two_gloo_processes_compute_what_one_does(tmp_path: Path, split: str) ->
     assert [process.returncode for process in processes] == [0, 0], errors
     expected = one_process()
     assert expected["AP"] > 0.3
-    for rank in range(2):
-        assert json.loads((tmp_path / f"metrics{rank}.json").read_text()) == expected
+    assert json.loads((tmp_path / "metrics.json").read_text()) == expected
