@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from torch import nn
+
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.training.recipe import AUTO
 
@@ -23,12 +25,28 @@ class BatchSplit:
     accumulated: int
     batch_size: int
 
+    @property
+    def total(self) -> int:
+        """Images of one optimizer step."""
+        return self.processes * self.accumulated * self.batch_size
+
+    def about_norms(self, model: nn.Module, synchronised: bool) -> str | None:
+        """What to tell a user whose batch norms see less than the step, so that results depend on the split."""
+        seen = self.batch_size * (self.processes if synchronised else 1)
+        if seen == self.total or not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+            return None
+        mend = (
+            "" if synchronised or self.processes == 1 else "; trainer.sync_batchnorm=true shares them among processes"
+        )
+        return (
+            f"batch norms take their statistics from {seen} images at a time, not from the {self.total} of a step{mend}"
+        )
+
     def __str__(self) -> str:
-        total = self.processes * self.accumulated * self.batch_size
         parts = [f"{self.processes} processes" if self.processes > 1 else "1 process", f"{self.batch_size} images"]
         if self.accumulated > 1:
             parts.append(f"{self.accumulated} accumulated batches")
-        return f"{total} images a step: {' x '.join(parts)}"
+        return f"{self.total} images a step: {' x '.join(parts)}"
 
 
 def split_batch(

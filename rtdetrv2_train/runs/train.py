@@ -90,6 +90,8 @@ def _train(trainer: Trainer, config: DictConfig) -> float | None:
     data.load()
 
     model = build_detector(config.model.architecture, data.num_classes)
+    if trainer.is_global_zero and (note := split.about_norms(model, config.trainer.sync_batchnorm)):
+        log.warning(note)
     pretrained = _start_from_weights(model, config, data)
     short = config.recipe.short_run
     if not pretrained and estimated_steps(config, len(data.train_annotations)) < short.below_steps:

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from torch import nn
 
 from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.model.layers import FrozenBatchNorm2d
 from rtdetrv2_train.runs.batch_split import BatchSplit, split_batch
 from tests.support import composed
 
@@ -27,6 +29,19 @@ def test_batch_and_accumulation_follow_from_the_total(
 def test_a_split_says_what_it_is() -> None:
     assert str(split_batch(16, 2, 4)) == "16 images a step: 2 processes x 2 images x 4 accumulated batches"
     assert str(split_batch(16, 1)) == "16 images a step: 1 process x 16 images"
+
+
+def test_norms_that_see_less_than_a_step_are_announced() -> None:
+    norms, frozen = nn.Sequential(nn.BatchNorm2d(1)), nn.Sequential(FrozenBatchNorm2d(1))
+    assert split_batch(16, 1).about_norms(norms, synchronised=False) is None
+    assert split_batch(16, 4).about_norms(norms, synchronised=True) is None
+    assert split_batch(16, 4, 2).about_norms(frozen, synchronised=False) is None
+    alone = split_batch(16, 4).about_norms(norms, synchronised=False)
+    assert alone is not None
+    assert "from 4 images at a time, not from the 16 of a step; trainer.sync_batchnorm=true" in alone
+    accumulated = split_batch(16, 2, 2).about_norms(norms, synchronised=True)
+    assert accumulated is not None
+    assert accumulated.endswith("from 8 images at a time, not from the 16 of a step")
 
 
 @pytest.mark.parametrize(
