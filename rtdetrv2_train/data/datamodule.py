@@ -193,7 +193,8 @@ class CocoDataModule(LightningDataModule):
         batches.resume_at(*self._done)
         cache = self._image_cache(annotations)
         dataset = DetectionDataset(annotations, self.pipeline, self.schedule, self.seed, self.on_bad_image, cache)
-        return self._loader(dataset, batches, OptimizerSteps(accumulated, world_size))
+        patience = None if self.trainer is None else getattr(self.trainer.strategy, "_timeout", None)
+        return self._loader(dataset, batches, OptimizerSteps(accumulated, world_size, patience))
 
     def val_dataloader(self) -> BatchLoader:
         """Batches to evaluate on, for the rank of the trainer that this is attached to."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from itertools import islice
 from typing import Any
 
@@ -21,13 +22,14 @@ class OptimizerSteps:
     Args:
         batches_per_step: accumulated batches of one process.
         world_size: number of processes, which all have to make and to use this at the same time.
+        patience: how long to wait for a process before giving up; None: PyTorch's half an hour.
     """
 
-    def __init__(self, batches_per_step: int = 1, world_size: int = 1) -> None:
+    def __init__(self, batches_per_step: int = 1, world_size: int = 1, patience: timedelta | None = None) -> None:
         self.batches_per_step = batches_per_step
         self.world_size = world_size
         # of its own: NCCL's group moves what is on a device only
-        self._hosts: Any = dist.new_group(backend="gloo") if world_size > 1 else None
+        self._hosts: Any = dist.new_group(backend="gloo", timeout=patience) if world_size > 1 else None
 
     def of(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The same batches, each with the totals of its step; a step is read as a whole before its first batch."""
