@@ -3,7 +3,8 @@
     python benchmarks/sweep.py /tmp/sweep            # some five minutes on one core
     python benchmarks/sweep.py /tmp/sweep --workers 2
 
-The folder must not exist yet; the sweep, with its table and charts, stays in it.
+The trials fine-tune a small model, which is trained first, in ``base`` in the folder, and used again by a later call.
+The sweep, with its table and charts, stays in the folder too.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ _ROOT = Path(__file__).resolve().parents[1]
 _TRIALS = 12
 _EPOCHS = 8
 _KILLED_IN = 4  # the fifth
-_COMMAND = f"""
-    -m sweep=optuna sweep.trials={_TRIALS} trainer=cpu trainer.max_epochs={_EPOCHS}
-    model=nano model.image_size=[64,64] augment=light recipe.total_batch_size=8
-    data=shapes data.num_train=256 data.num_val=96 data.drawn_size=64 data.num_workers=0
-    sweep.space=null recipe.learning_rate_factor=tag(log,interval(0.02,20))
+_COMMON = """
+    trainer=cpu model=nano model.image_size=[64,64] augment=light recipe.total_batch_size=8
+    data=shapes data.drawn_size=64 data.num_val=96 data.num_workers=0
+"""
+_BASE = f"{_COMMON} data.root=base_shapes data.num_train=640 trainer.max_epochs=12 hydra.run.dir=base".split()
+_SWEEP = f"""
+    -m {_COMMON} data.root=shapes data.num_train=128 data.drawing_seed=1 trainer.max_epochs={_EPOCHS} init_from=base
+    sweep=optuna sweep.trials={_TRIALS} sweep.space=null recipe.learning_rate_factor=tag(log,interval(0.01,100))
     recipe.weight_decay=tag(log,interval(1e-5,0.1)) recipe.max_gradient_norm=choice(0.1,1,10)
 """.split()
 
@@ -38,17 +42,20 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1, help="processes that share the sweep")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
-    folder.mkdir(parents=True)
     sweep = folder / "runs" / "sweeps" / "nano_optuna"
+    assert not sweep.exists(), f"{sweep} is there from an earlier call: remove it"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "base" / "metrics.json").exists():
+        assert _start(folder, "base", _BASE).wait() == 0, f"see {folder}/base.txt"
 
     began = time.monotonic()
-    workers = [_start(folder, f"killed_{number}") for number in range(arguments.workers)]
+    workers = [_start(folder, f"killed_{number}", _SWEEP) for number in range(arguments.workers)]
     _wait_for_epoch_of(sweep / str(_KILLED_IN), workers)
     for worker in workers:
         os.killpg(worker.pid, signal.SIGKILL)
         worker.wait()
     print(f"killed in trial {_KILLED_IN} after {_epochs_in(sweep / str(_KILLED_IN))} epochs")
-    workers = [_start(folder, f"repeated_{number}") for number in range(arguments.workers)]
+    workers = [_start(folder, f"repeated_{number}", _SWEEP) for number in range(arguments.workers)]
     assert all(worker.wait() == 0 for worker in workers), f"see {folder}/*.txt"
     seconds = time.monotonic() - began
 
@@ -65,10 +72,10 @@ def main() -> None:
     print(f"{seconds:.0f} s with {arguments.workers} workers; {sweep}")
 
 
-def _start(folder: Path, name: str) -> subprocess.Popen[bytes]:
+def _start(folder: Path, name: str, arguments: list[str]) -> subprocess.Popen[bytes]:
     with (folder / f"{name}.txt").open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, str(_ROOT / "train.py"), *_COMMAND],
+            [sys.executable, str(_ROOT / "train.py"), *arguments],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(_ROOT)},
             stdout=output,

@@ -6,12 +6,14 @@ import importlib.util
 import logging
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -52,37 +54,31 @@ def sweep(config: DictConfig, context: HydraContext, task: TaskFunction, argumen
     if not space:
         raise UserError("the sweep varies nothing: give values, recipe.learning_rate=1e-4,2e-4, or sweep.space")
     folder = Path(settings.folder).absolute()
-    study = SweepStudy(folder)
+    study = SweepStudy(folder, pruner=instantiate(settings.pruner))
     fixed = {key: value for key, _, value in (text.partition("=") for text in rest) if not _is_of_sweep(key)}
     study.hold_to(fixed | {key: str(distribution) for key, distribution in space.items()})
     launcher = Plugins.instance().instantiate_launcher(
         hydra_context=context, task_function=TrialTask(task), config=config
     )
+
+    def sampler(number: int) -> Any:
+        return instantiate(settings.sampler, seed=config.seed + number)
+
     with study.worker() as worker:
-        while claimed := study.claim(
-            worker,
-            settings.parallel,
-            space,
-            settings.trials,
-            lambda number: instantiate(settings.sampler, seed=config.seed + number),
-        ):
-            overrides = [
-                [
-                    *rest,
-                    *(f"{key}={value}" for key, value in trial.params.items()),
-                    f"sweep.folder='{folder}'",
-                    f"sweep.trial={trial.number}",
-                ]
-                for trial in claimed
-            ]
-            reason = "its process ended without a word"
-            try:
-                launcher.launch(overrides, initial_job_idx=claimed[0].number)
-            except Exception as error:  # a launcher that lost a process
-                log.exception("launching trials %s", [trial.number for trial in claimed])
-                reason = _reason(error)
+        while claimed := study.claim(worker, settings.parallel, space, settings.trials, sampler):
+            numbers = [trial.number for trial in claimed]
+            jobs = []
             for trial in claimed:
-                study.fail_if_unfinished(trial.number, reason)
+                chosen = [f"{key}={value}" for key, value in trial.params.items()]
+                job = [*rest, *chosen, f"sweep.folder='{folder}'", f"sweep.trial={trial.number}"]
+                with _failing(study, [trial.number]):
+                    context.config_loader.load_sweep_config(config, job)  # values that nothing can be composed with
+                    jobs.append(job)
+            with _failing(study, numbers):
+                if jobs:
+                    launcher.launch(jobs, initial_job_idx=numbers[0])
+            for number in numbers:
+                study.fail_if_unfinished(number, "its process ended without a word")
             save_table(folder / "trials.csv", study.trials)
     _conclude(study, folder, config.trainer.max_epochs)
 
@@ -108,8 +104,7 @@ class TrialTask:
         """
         from rtdetrv2_train.sweeps.study import SweepStudy
 
-        if Path(config.run_folder, "checkpoints", "last.ckpt").is_file():
-            config.resume = config.run_folder
+        config.resume = "auto"
         if not is_first_process():  # of a SLURM job of several tasks
             return self.task(config)
         study, number = SweepStudy(config.sweep.folder), config.sweep.trial
@@ -128,6 +123,17 @@ class TrialTask:
             return float(ap)
 
 
+@contextmanager
+def _failing(study: SweepStudy, numbers: Sequence[int]) -> Iterator[None]:
+    """Have what goes wrong here fail the trials that it stops, and not the sweep."""
+    try:
+        yield
+    except Exception as error:
+        log.exception("trials %s", ", ".join(map(str, numbers)))
+        for number in numbers:
+            study.fail_if_unfinished(number, _reason(error))
+
+
 def _conclude(study: SweepStudy, folder: Path, epochs: int) -> None:
     from rtdetrv2_train.sweeps.charts import save_charts
     from rtdetrv2_train.sweeps.results import print_table, save_table
@@ -140,7 +146,7 @@ def _conclude(study: SweepStudy, folder: Path, epochs: int) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, UserError | HydraException) else f"{type(error).__name__}: {error}"
 
 
 def _is_of_sweep(key: str) -> bool:

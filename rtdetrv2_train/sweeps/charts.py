@@ -43,18 +43,19 @@ def save_charts(folder: Path, study: optuna.Study) -> list[Path]:
         Their files.
     """
     trials = [trial for trial in study.get_trials(deepcopy=False) if best_ap(trial) is not None]
-    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     if len(trials) < _ENOUGH:
         return []
-    charts: dict[str, Callable[[], Figure]] = {"history": lambda: _history(trials), "epochs": lambda: _epochs(trials)}
-    if len(complete) >= _ENOUGH:
-        charts["importances"] = lambda: _importances(study)
-    charts["parallel_coordinates"] = lambda: _parallel_coordinates(trials)
+    charts: dict[str, Callable[[Sequence[FrozenTrial]], Figure]] = {
+        "history": _history,
+        "epochs": _epochs,
+        "importances": _importances,
+        "parallel_coordinates": _parallel_coordinates,
+    }
     paths = []
     with matplotlib.rc_context(_STYLE):
         for name, draw in charts.items():
             paths.append(folder / f"{name}.png")
-            figure = draw()
+            figure = draw(trials)
             FigureCanvasAgg(figure)
             figure.savefig(paths[-1])
     return paths
@@ -100,7 +101,11 @@ def _epochs(trials: Sequence[FrozenTrial]) -> Figure:
     return figure
 
 
-def _importances(study: optuna.Study) -> Figure:
+def _importances(trials: Sequence[FrozenTrial]) -> Figure:
+    study = optuna.create_study(direction="maximize")  # Optuna leaves pruned trials out, which tell the most
+    for trial in trials:
+        known = optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=best_ap(trial))
+        study.add_trial(known)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of few trials nothing can be said, which the trials show
         importances = get_param_importances(study)

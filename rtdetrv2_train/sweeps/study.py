@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.sweeps.space import Space, combinations
 
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning, message="PartialFixedSampler")
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 _STUDY = "sweep"
 _WORKER, _PRUNED, _ERROR = "worker", "pruned", "error"
 

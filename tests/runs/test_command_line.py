@@ -246,22 +246,6 @@ def test_init_from_starts_from_the_weights_of_a_run(straight_run: Path, small_se
     torch.testing.assert_close(after[name], before[name])
 
 
-def test_a_sweep_has_one_folder_for_each_run(small_set: Path, tmp_path: Path) -> None:
-    run(
-        "train.py",
-        "-m",
-        *TINY,
-        *of_set(small_set),
-        "seed=0,1",
-        "trainer.max_epochs=1",
-        "trainer.limit_train_batches=1",
-        "trainer.limit_val_batches=1",
-        f"hydra.sweep.dir={tmp_path}",
-    )
-    assert (tmp_path / "0" / "metrics.json").exists()
-    assert (tmp_path / "1" / "metrics.json").exists()
-
-
 def last_line(output: str) -> str:
     return output.strip().splitlines()[-1]
 

@@ -109,6 +109,21 @@ def test_all_processes_of_a_pruned_trial_stop_after_the_same_epoch(tmp_path: Pat
     assert (folder / "0" / "metrics.json").exists()
 
 
+def test_trials_that_a_launcher_runs_at_once_leave_a_folder_each_and_a_bad_value_fails_alone(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the launcher for joblib is not installed")
+    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "sweep.parallel=3"]
+    output = finished(
+        tmp_path, "sweep=grid", "trainer=cpu", "trainer.max_epochs=1", *launcher, "augment=light,lite,dynamic"
+    )
+    states = [(trial["augment"], trial["state"]) for trial in trials(tmp_path, "nano_grid")]
+    assert states == [("light", "complete"), ("lite", "failed"), ("dynamic", "complete")]
+    assert "trial 1 failed: In 'train': Could not find 'augment/lite'" in output
+    sweep = tmp_path / "runs" / "sweeps" / "nano_grid"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs", "set"]
+    assert {path.name for path in sweep.iterdir() if path.is_dir()} == {".locks", "0", "2"}
+    assert all((sweep / trial / "train.log").exists() for trial in ("0", "2"))
+
+
 def test_a_sweep_without_multirun_is_sent_to_it() -> None:
     with pytest.raises(UserError, match=r"python train\.py -m sweep="):
         Pruning("runs/sweeps/nano_grid", trial=None, pruner=None)
