@@ -65,7 +65,7 @@ def check_file_name(name: str, position: int, annotation_file: Path) -> None:
     """
     if not name or "\0" in name:
         raise UserError(f"entry {position} of 'images' of '{annotation_file}' has {name!r} as 'file_name': name a file")
-    if (".." in name and os.path.normpath(name).startswith("..")) or name.startswith(os.sep):
+    if (".." in name and Path(os.path.normpath(name)).parts[:1] == ("..",)) or name.startswith(os.sep):
         raise UserError(
             f"entry {position} of 'images' of '{annotation_file}' has '{name}' as 'file_name', which leads out of the "
             "folder of images: give paths relative to it, and the folder as data.train.images or data.val.images"

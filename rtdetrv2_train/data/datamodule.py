@@ -14,7 +14,8 @@ from rtdetrv2_train.data.annotations import CocoAnnotations
 from rtdetrv2_train.data.cache import ImageCache, cache_file
 from rtdetrv2_train.data.dataset import DetectionDataset
 from rtdetrv2_train.data.index import cache_folder
-from rtdetrv2_train.data.loader import BatchLoader, automatic_workers
+from rtdetrv2_train.data.loader import BATCHES_AHEAD, BatchLoader, automatic_workers
+from rtdetrv2_train.data.machine import available_shared_memory
 from rtdetrv2_train.data.optimizer_steps import OptimizerSteps
 from rtdetrv2_train.data.pipeline import TrainingPipeline, Transform
 from rtdetrv2_train.data.sampler import SIZE_STEP, EvalBatchSampler, TrainBatchSampler, repeat_factors, scaled_size
@@ -208,9 +209,9 @@ class CocoDataModule(LightningDataModule):
 
     def teardown(self, stage: str | None = None) -> None:
         """Say how many images could not be read, where they were skipped."""
-        bad = sum(dataset.bad_image_count for dataset in self._datasets)
+        bad = {path for dataset in self._datasets for path in dataset.bad_images}
         if bad:
-            logger.warning("%d images could not be read and were skipped; the log above names them", bad)
+            logger.warning("%d images could not be read and were skipped; the log above names them", len(bad))
         self._datasets.clear()
 
     def state_dict(self) -> dict[str, int]:
@@ -259,18 +260,41 @@ class CocoDataModule(LightningDataModule):
         """Training processes on this machine."""
         return 1 if self.trainer is None else self.trainer.num_devices
 
+    def _largest_size(self) -> tuple[int, int]:
+        """(height, width) that no sample exceeds."""
+        sizes = [self.image_size, *(scaled_size(self.image_size, scale) for scale in self.multiscale)]
+        return max(height for height, _ in sizes), max(width for _, width in sizes)
+
     def _image_cache(self, annotations: CocoAnnotations) -> ImageCache | None:
         if self.cache is None:
             return None
-        sizes = [self.image_size, *(scaled_size(self.image_size, scale) for scale in self.multiscale)]
-        largest = (max(height for height, _ in sizes), max(width for _, width in sizes))
+        largest = self._largest_size()
         file = cache_file(annotations, largest, cache_folder()) if self.cache == "disk" else None
         return ImageCache(annotations, largest, file, self._local_processes())
 
     def _loader(self, dataset: DetectionDataset, batches: Any, steps: OptimizerSteps | None = None) -> BatchLoader:
         self._datasets.append(dataset)
-        workers = automatic_workers(self._local_processes()) if self.num_workers == "auto" else int(self.num_workers)
-        return BatchLoader(dataset, batches, workers, steps)
+        return BatchLoader(dataset, batches, self._workers(batches.batch_size), steps)
+
+    def _workers(self, batch_size: int) -> int:
+        """Workers of a loader, which must have the shared memory to hand over their batches."""
+        processes = self._local_processes()
+        wanted = automatic_workers(processes) if self.num_workers == "auto" else int(self.num_workers)
+        height, width = self._largest_size()
+        each = BATCHES_AHEAD * batch_size * 3 * height * width
+        free = available_shared_memory()
+        if free is None or wanted * each * processes <= free:
+            return wanted
+        workers = free // (each * processes) if self.num_workers == "auto" else wanted
+        logger.warning(
+            "%d workers need up to %d MB of shared memory to hand over their batches, and %d MB are free: give it more "
+            "(docker run --shm-size=8g), or they may be killed; %d are used",
+            wanted * processes,
+            wanted * each * processes / 1e6,
+            free / 1e6,
+            workers * processes,
+        )
+        return workers
 
 
 def _paths(name: str, paths: Mapping[str, str]) -> dict[str, Path]:

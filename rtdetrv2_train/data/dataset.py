@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import cv2
@@ -109,9 +110,9 @@ class DetectionDataset(Dataset[Sample]):
         return len(self.annotations)
 
     @property
-    def bad_image_count(self) -> int:
-        """Number of images so far, over all workers, that could not be read."""
-        return int(self._bad.sum())
+    def bad_images(self) -> list[Path]:
+        """Images so far, over all workers, that could not be read."""
+        return [self.annotations.path(index) for index in self._bad.nonzero().flatten().tolist()]
 
     def __getitem__(self, request: SampleRequest) -> Sample:
         """The sample that was asked for.
@@ -127,7 +128,7 @@ class DetectionDataset(Dataset[Sample]):
             except UnreadableImageError as error:
                 self._note_bad(index, error)
         raise BadImageError(
-            f"{self.bad_image_count} images of '{self.annotations.annotation_file}' cannot be read, and no other was "
+            f"{len(self.bad_images)} images of '{self.annotations.annotation_file}' cannot be read, and no other was "
             f"found in {_REPLACEMENT_TRIES} tries: check that they lie in '{self.annotations.image_folder}'"
         )
 

@@ -17,6 +17,8 @@ from rtdetrv2_train.data.optimizer_steps import OptimizerSteps
 
 # A worker makes some 150 strongly augmented images of 640 x 640 a second.
 MOST_WORKERS = 16
+# Batches that each worker makes before they are asked for.
+BATCHES_AHEAD = 2
 
 
 class BatchLoader(DataLoader[Any]):
@@ -43,6 +45,7 @@ class BatchLoader(DataLoader[Any]):
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=prepare_worker,
             persistent_workers=workers > 0,
+            prefetch_factor=BATCHES_AHEAD if workers else None,
         )
         self.steps = steps or OptimizerSteps()
         self.waited_seconds = 0.0

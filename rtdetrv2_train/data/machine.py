@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 _PROCESS = Path("/proc")
 _CONTROL_GROUPS = Path("/sys/fs/cgroup")
+_SHARED_MEMORY = Path("/dev/shm")
 
 
 def available_cores() -> int:
@@ -36,6 +38,11 @@ def available_memory() -> int | None:
             )
             free.append(max(int(limit) - int(used) + (kept or 0), 0))
     return min(free, default=None)
+
+
+def available_shared_memory() -> int | None:
+    """Bytes that processes can still share, which workers hand their batches over in; None where there is no limit."""
+    return shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.is_dir() else None
 
 
 def _groups(controller: str) -> Iterator[Path]:

@@ -16,6 +16,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
 
+from rtdetrv2_train.data import datamodule as datamodule_module
 from rtdetrv2_train.data import loader as loader_module
 from rtdetrv2_train.data.datamodule import CocoDataModule
 from rtdetrv2_train.data.photometric import PhotometricDistortion
@@ -83,8 +84,10 @@ def test_skipped_images_are_counted_at_the_end(root: Path, caplog: pytest.LogCap
     (root / "train/2.png").write_bytes(b"")
     (root / "train/4.png").unlink()
     (root / "train/4.png").symlink_to(root / "train/4.png")
-    data = build(root, on_bad_image="skip")
+    same = {"images": "train", "annotations": "train.json"}
+    data = build(root, on_bad_image="skip", val=same)
     assert sum(len(batch) for batch in data.train_dataloader()) == 6
+    assert sum(len(batch) for batch in data.val_dataloader()) == 6
     assert "Too many levels of symbolic links" in caplog.text
     caplog.clear()
     data.teardown("fit")
@@ -152,6 +155,25 @@ def test_automatic_workers_leave_a_core_to_training(
         loader = build(root, num_workers="auto").train_dataloader()
     assert loader.num_workers == workers
     assert loader.persistent_workers == (workers > 0)
+
+
+def test_workers_fit_into_the_shared_memory(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """64 MB are what a container has by default; too little of it ends workers by a signal."""
+    batch = 4 * 3 * 640 * 800
+    monkeypatch.setattr(loader_module, "available_cores", lambda: 8)
+    monkeypatch.setattr(datamodule_module, "available_shared_memory", lambda: 64 * 2**20)
+    large = {"image_size": [640, 800], "batch_size": 4, "num_workers": "auto"}
+    loader = build(root, **large).train_dataloader()
+    assert loader.num_workers == 64 * 2**20 // (2 * batch) == 5
+    assert "7 workers need up to 86 MB of shared memory" in caplog.text
+    assert "67 MB are free: give it more (docker run --shm-size=8g), or they may be killed; 5 are used" in caplog.text
+    caplog.clear()
+    assert build(root, **{**large, "num_workers": 5}).train_dataloader().num_workers == 5
+    assert caplog.text == ""
+    assert build(root, **{**large, "num_workers": 7}).train_dataloader().num_workers == 7
+    assert "7 are used" in caplog.text
 
 
 def compose(root: Path, augment: str) -> Any:

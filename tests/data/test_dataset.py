@@ -146,7 +146,7 @@ def test_a_skipped_image_is_replaced_counted_and_named_once(make_set: Any, caplo
     with caplog.at_level(logging.WARNING):
         samples = [dataset[SampleRequest(1, epoch, 32, 32)] for epoch in range(20)]
     assert {sample.image_id for sample in samples} == {10, 12, 13}
-    assert dataset.bad_image_count == 1
+    assert [path.name for path in dataset.bad_images] == ["1.png"]
     assert caplog.text.count("1.png") == 1
     again = DetectionDataset(annotations, strong(), ALWAYS, on_bad_image="skip")
     assert np.array_equal(again[SampleRequest(1, 7, 32, 32)].image, samples[7].image)
@@ -160,7 +160,7 @@ def test_bad_images_are_counted_over_workers(make_set: Any) -> None:
     dataset = DetectionDataset(annotations, strong(), ALWAYS, on_bad_image="skip")
     sampler = TrainBatchSampler(6, 2, 0, (32, 32), None, ALWAYS)
     assert sum(len(batch) for batch in batches(dataset, sampler, workers=2)) == 6
-    assert dataset.bad_image_count == 2
+    assert [path.name for path in dataset.bad_images] == ["1.png", "4.png"]
 
 
 def test_a_skipped_image_counts_in_evaluation(make_set: Any) -> None:
