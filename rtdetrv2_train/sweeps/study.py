@@ -155,12 +155,12 @@ class SweepStudy:
         finally:
             lock.release()
 
-    def report(self, number: int, epochs: int, ap: float) -> bool:
-        """Tell the AP of a trial after some epochs; gives whether it promises too little to go on."""
+    def report(self, number: int, epochs: int, ap: float, is_last: bool = False) -> bool:
+        """Tell the AP of a trial after some epochs; gives whether it promises too little to go on, if it would."""
         trial = self._attached(number)
         if epochs not in self.trials[number].intermediate_values:
             trial.report(ap, epochs)
-        hopeless = trial.should_prune()
+        hopeless = not is_last and trial.should_prune()
         if hopeless:
             trial.set_user_attr(_PRUNED, True)
         return hopeless

@@ -44,7 +44,8 @@ class Pruning(Callback):
 
         epochs = trainer.current_epoch + 1
         ap = trainer.callback_metrics["val/AP"].item()
-        hopeless = SweepStudy(self.folder, pruner=self.pruner).report(self.trial, epochs, ap)
-        if hopeless := hopeless and epochs != trainer.max_epochs:
+        study = SweepStudy(self.folder, pruner=self.pruner)
+        hopeless = study.report(self.trial, epochs, ap, is_last=epochs == trainer.max_epochs)
+        if hopeless:
             log.info("trial %d ends after epoch %d: AP %.3f promises too little", self.trial, epochs, ap)
         return hopeless

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("optuna", reason="Optuna is not installed")
 
-from optuna.pruners import MedianPruner
+from optuna.pruners import MedianPruner, ThresholdPruner
 from optuna.samplers import TPESampler
 from optuna.trial import TrialState
 
@@ -141,3 +141,12 @@ def test_pruned_and_failed_trials_are_told_apart_in_table_and_charts(tmp_path: P
     names = [path.name for path in save_charts(tmp_path, study.study)]
     assert names == ["history.png", "epochs.png", "importances.png", "parallel_coordinates.png"]
     assert all((tmp_path / name).stat().st_size > 5000 for name in names)
+
+
+def test_a_trial_that_has_had_all_its_epochs_is_complete_however_poor(tmp_path: Path) -> None:
+    study = SweepStudy(tmp_path, pruner=ThresholdPruner(lower=2))
+    with study.worker() as worker:
+        study.claim(worker, 1, SPACE, 1, tpe)
+        assert not study.report(0, 3, 0.1, is_last=True)
+        study.finish(0, 0.1)
+    assert study.trials[0].state is TrialState.COMPLETE
