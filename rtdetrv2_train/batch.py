@@ -140,6 +140,30 @@ class Batch:
         """The same batch in page-locked memory."""
         return Batch(self.images.pin_memory(), self.targets.pin_memory())
 
+    def split(self, parts: int) -> list[Batch]:
+        """The same images in about equal parts, at most one for each image, which know the totals of the whole.
+
+        Their losses add up to that of this batch.
+        """
+        parts = min(parts, len(self))
+        ends = [len(self) * (part + 1) // parts for part in range(parts)]
+        return [self._part(first, end) for first, end in zip([0, *ends], ends, strict=False)]
+
+    def _part(self, first: int, end: int) -> Batch:
+        whole = self.targets
+        boxes = slice(sum(whole.counts[:first]), sum(whole.counts[:end]))
+        targets = Targets(
+            boxes=whole.boxes[boxes],
+            labels=whole.labels[boxes],
+            counts=whole.counts[first:end],
+            image_index=whole.image_index[boxes] - first,
+            image_ids=whole.image_ids[first:end],
+            original_sizes=whole.original_sizes[first:end],
+            noise_seeds=whole.noise_seeds[first:end],
+            step=whole.totals,
+        )
+        return Batch(self.images[first:end], targets)
+
 
 @dataclass(frozen=True)
 class Detections:

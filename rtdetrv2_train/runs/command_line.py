@@ -37,9 +37,18 @@ def answer_plainly(main: Callable[[], Any]) -> None:
             raise
         where = f" at '{error.filename}'" if error.filename else ""
         _stop(f"the disk is full{where}: make room, then go on with resume= and the run's folder")
+    except RuntimeError as error:
+        if not _is_of_lost_process(error):
+            raise
+        _stop(f"another process of this run was lost, its own messages say why; go on with resume= ({error})")
     except (HydraException, OmegaConfBaseException) as error:
         cause = _user_error_within(error)
         _stop(str(cause) if cause else explain(error, Path(sys.argv[0]).resolve().parent / "conf"))
+
+
+def _is_of_lost_process(error: RuntimeError) -> bool:
+    """Whether processes could not talk to each other any more, over gloo or NCCL."""
+    return type(error).__name__.startswith("Dist") or ("gloo" in str(error) and "onnection" in str(error))
 
 
 def explain(error: Exception, config_folder: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -12,11 +13,13 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from rtdetrv2_train.batch import Batch, Detections, Targets
+from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.evaluation.metrics import CocoMetrics
 from rtdetrv2_train.loss.criterion import Criterion
 from rtdetrv2_train.model.output import ModelOutput
 from rtdetrv2_train.model.postprocess import detections_from
+from rtdetrv2_train.training.memory_limit import MemoryLimit
 from rtdetrv2_train.training.parameter_groups import group_table, parameter_groups
 from rtdetrv2_train.training.recipe import Recipe, Schedule
 from rtdetrv2_train.weights.checkpoints import MODEL_CARD_KEY
@@ -63,6 +66,8 @@ class DetectionModule(LightningModule):
         self.gradient_norm: Tensor | None = None
         self.latest_losses: dict[str, Tensor] = {}
         self.loss_terms: dict[str, Tensor] = {}
+        self.memory_limit = MemoryLimit()
+        self.learning_rates: list[float] = []  # of the parameter groups, at the schedule's full height
         self._schedule: Schedule | None = None
 
     @property
@@ -90,6 +95,7 @@ class DetectionModule(LightningModule):
         for group in groups:
             group["lr"] *= schedule.learning_rate_factor
             del group["parameter_names"]
+        self.learning_rates = [group["lr"] for group in groups]
         optimizer = torch.optim.AdamW(groups, lr=self.recipe.learning_rate, betas=self.recipe.betas, fused=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.learning_rate_share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -108,17 +114,34 @@ class DetectionModule(LightningModule):
         self.gradient_norm = norm
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch."""
-        losses = self.loss_terms_of(batch)
+        """Loss of one batch. Where one process trains, a batch that memory does not hold is trained on in parts."""
+        self.loss_terms = {}
+        if self.trainer.world_size > 1:  # which exchange gradients in each backward pass, so that all had to split
+            loss = self._loss(batch)
+        else:
+            loss = self.memory_limit.loss(batch, self._loss, partial(self._forget_gradient, batch_idx))
+        if self.loss_terms and self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._log_training_losses()
+        return loss
+
+    def _loss(self, batch: Batch) -> Tensor:
+        with self.trainer.precision_plugin.forward_context():
+            losses = self.loss_terms_of(batch)
         self.loss_terms = {name: term.detach() for name, term in losses.items()}
         total = torch.stack(tuple(losses.values())).sum()
         self.latest_losses = {"loss": total.detach()} | {
-            name: losses[f"loss_{name}"].detach() for name in self.criterion.weights
+            name: self.loss_terms[f"loss_{name}"] for name in self.criterion.weights
         }
-        if self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._log_training_losses(losses)
         # A loss that is not finite may have a gradient that is; then this process alone would know of it.
         return total * torch.where(total.detach().isfinite(), 1.0, float("nan"))
+
+    def _forget_gradient(self, batch_idx: int) -> None:
+        if batch_idx % self.trainer.accumulate_grad_batches:
+            raise UserError(
+                "out of memory in an accumulated batch, whose gradient cannot be told from those before: lower "
+                "recipe.max_device_batch_size, and go on with resume="
+            )
+        self.zero_grad(set_to_none=True)
 
     def loss_terms_of(self, batch: Batch) -> dict[str, Tensor]:
         """The terms of the loss of one batch, by name."""
@@ -126,11 +149,11 @@ class DetectionModule(LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             return self.criterion(output, batch.targets)
 
-    def _log_training_losses(self, losses: Mapping[str, Tensor]) -> None:
-        terms = torch.stack(tuple(losses.values())).detach()
+    def _log_training_losses(self) -> None:
+        terms = torch.stack(tuple(self.loss_terms.values()))
         terms = self.trainer.strategy.reduce(terms, reduce_op="mean")  # over processes, in one exchange
         self.log("train/loss", terms.sum())
-        self.log_dict(dict(zip((f"loss/{name.removeprefix('loss_')}" for name in losses), terms, strict=True)))
+        self.log_dict(dict(zip((f"loss/{name.removeprefix('loss_')}" for name in self.loss_terms), terms, strict=True)))
         if self.gradient_norm is not None:
             self.log("train/gradient_norm", self.gradient_norm)
 
