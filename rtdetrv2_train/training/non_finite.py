@@ -169,6 +169,8 @@ class NonFiniteSteps(Callback):
             with torch.random.fork_rng(enabled=True), trainer.precision_plugin.forward_context():
                 loss = torch.stack(tuple(module.loss_terms_of(batch).values())).sum()
             gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        except torch.OutOfMemoryError:
+            return None, []
         finally:
             for hook in hooks:
                 hook.remove()
