@@ -20,7 +20,7 @@ from rtdetrv2_train.evaluation.advice import worst_classes
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.evaluation.table import print_advice
 from rtdetrv2_train.runs.another_process import other_processes
-from rtdetrv2_train.runs.batch_split import split_batch
+from rtdetrv2_train.runs.batch_split import BatchSplit, split_batch
 from rtdetrv2_train.runs.build import (
     build_recipe,
     build_trainer,
@@ -38,8 +38,10 @@ from rtdetrv2_train.runs.model_config import build_detector
 from rtdetrv2_train.runs.report import history_of, report
 from rtdetrv2_train.runs.resume import checkpoint_to_resume
 from rtdetrv2_train.training.callbacks import ValidationPictures
+from rtdetrv2_train.training.device_capacity import images_that_fit
 from rtdetrv2_train.training.hyperparameters import log_hyperparameters
 from rtdetrv2_train.training.module import DetectionModule
+from rtdetrv2_train.training.recipe import AUTO
 from rtdetrv2_train.weights.backbones import load_pretrained_backbone
 from rtdetrv2_train.weights.matching import load_weights
 from rtdetrv2_train.weights.model_folder import ModelCard, write_model_folder
@@ -76,12 +78,8 @@ def train_as_composed(config: DictConfig) -> float | None:
 
 def _train(trainer: Trainer, config: DictConfig) -> float | None:
     resumed = checkpoint_to_resume(config.resume, config.run_folder)
-    split = split_batch(
-        config.recipe.total_batch_size,
-        trainer.world_size,
-        config.trainer.accumulate_grad_batches,
-        config.recipe.max_device_batch_size,
-    )
+    most = config.recipe.max_device_batch_size
+    split = _split(trainer, config, None if most == AUTO else most)
     trainer.accumulate_grad_batches = split.accumulated
     data: CocoDataModule = instantiate(config.data, batch_size=split.batch_size)
     if trainer.is_global_zero:
@@ -107,9 +105,18 @@ def _train(trainer: Trainer, config: DictConfig) -> float | None:
         from_scratch=not pretrained,
         card=card,
     )
+    if most == AUTO:
+        split = _split(trainer, config, images_that_fit(trainer, module, data, split.accumulated * split.batch_size))
+        trainer.accumulate_grad_batches, data.batch_size = split.accumulated, split.batch_size
     _name_classes(trainer, data.class_names)
     trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
     return _finish(trainer, module, data, card, config)
+
+
+def _split(trainer: Trainer, config: DictConfig, most: int | None) -> BatchSplit:
+    """The total batch, shared out over processes with at most so many images at once."""
+    accumulated = config.trainer.accumulate_grad_batches
+    return split_batch(config.recipe.total_batch_size, trainer.world_size, accumulated, most)
 
 
 def _finish(
