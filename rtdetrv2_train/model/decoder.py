@@ -34,17 +34,18 @@ def make_anchors(
         margin: anchors that reach closer than this to 0 or 1 in any of cx, cy, w, h are not valid.
 
     Returns:
-        logits of cxcywh ``[1, N, 4]``, infinite where not valid, and validity ``[1, N, 1]`` boolean.
+        logits of cxcywh ``[1, N, 4]`` float32, infinite where not valid, and validity ``[1, N, 1]`` boolean.
     """
+    # In double precision: processors differ in the last bit of a logarithm in single precision.
     anchors = []
     for level, (height, width) in enumerate(sizes):
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        centres = (torch.stack([columns, rows], -1) + 0.5) / torch.tensor([width, height])
+        centres = (torch.stack([columns, rows], -1) + 0.5).double() / torch.tensor([width, height])
         anchors.append(torch.cat([centres, torch.full_like(centres, base_size * 2.0**level)], -1).flatten(0, 1))
     anchors_1N4 = torch.cat(anchors)[None]
     valid_1N1 = ((anchors_1N4 > margin) & (anchors_1N4 < 1 - margin)).all(-1, keepdim=True)
     logits_1N4 = torch.log(anchors_1N4 / (1 - anchors_1N4))
-    return logits_1N4.masked_fill(~valid_1N1, torch.inf), valid_1N1
+    return logits_1N4.masked_fill(~valid_1N1, torch.inf).float(), valid_1N1
 
 
 class DecoderLayer(nn.Module):
@@ -84,7 +85,7 @@ class DecoderLayer(nn.Module):
         """``[B, Q, D]`` to ``[B, Q, D]``."""
         x_BQD = self.norm1(x_BQD + self.self_attn(x_BQD, position_BQD, visible_QQ))
         x_BQD = self.norm2(x_BQD + self.cross_attn(x_BQD + position_BQD, reference_BQ4, memory_BND, sizes))
-        return self.norm3(x_BQD + self.linear2(F.relu(self.linear1(x_BQD), inplace=True)))
+        return self.norm3(x_BQD + self.linear2(F.relu(self.linear1(x_BQD))))
 
 
 class _DecoderLayers(nn.Module):

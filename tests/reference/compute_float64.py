@@ -18,10 +18,13 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 HERE = Path(__file__).resolve().parent
@@ -63,7 +66,14 @@ def with_reference_weights(model: nn.Module) -> nn.Module:
     filled = {key: old if key.endswith(COMPUTED) else tensor_for(key, tuple(old.shape)) for key, old in state.items()}
     model.load_state_dict(filled)
     model.decoder.num_denoising = 0
+    model.decoder._generate_anchors = partial(rounded_anchors, model.decoder._generate_anchors)
     return model.double().train()
+
+
+def rounded_anchors(generate: Callable[..., Any], *args: Any, **settings: Any) -> tuple[Tensor, Tensor]:
+    """Anchors whose logarithm is taken in float64 and rounded: in float32 its last bit depends on the processor."""
+    anchors, valid = generate(*args, **settings, dtype=torch.float64)
+    return anchors.float(), valid
 
 
 def double_targets(counts: list[int]) -> list[dict[str, Tensor]]:
