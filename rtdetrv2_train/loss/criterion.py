@@ -95,17 +95,18 @@ class Criterion(nn.Module):
         l1_G = (predicted_GK4 - truth).abs().sum((1, 2))
         giou_G = (1 - giou_GK).sum(1)
 
-        # Varifocal loss (Zhang et al., arXiv 2008.13367, equation 2): a matched class is weighted by the IoU it should
-        # predict, every other class by alpha * score^gamma.
+        # Varifocal loss (Zhang et al., arXiv 2008.13367, equation 2): a matched class is weighted by the IoU q that it
+        # should predict, every other class by alpha * score^gamma. Binary cross-entropy of a logit x is
+        # softplus(x) - q * x, so what q adds concerns matched classes alone.
+        at = (set_G1, image, assignment.query, targets.labels[assignment.target])
         with torch.no_grad():
-            at = (set_G1, image, assignment.query, targets.labels[assignment.target])
             iou_GK = iou_GK.detach()
-            wanted = torch.zeros_like(logits_GBQC).index_put_(at, iou_GK)
             weight = logits_GBQC.sigmoid().pow_(self.gamma).mul_(self.alpha).index_put_(at, iou_GK)
-        vfl = F.binary_cross_entropy_with_logits(logits_GBQC, wanted, weight, reduction="none")
+        everywhere_G = torch.einsum("gn,gn->g", weight.flatten(1), F.softplus(logits_GBQC, threshold=40).flatten(1))
+        vfl_G = everywhere_G - (iou_GK.square() * logits_GBQC[at]).sum(1)
         return torch.stack(
             [
-                vfl.flatten(1).sum(1) * self.weights["vfl"],
+                vfl_G * self.weights["vfl"],
                 l1_G * self.weights["bbox"],
                 giou_G * self.weights["giou"],
             ]

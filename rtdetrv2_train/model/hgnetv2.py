@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rtdetrv2_train.model.layers import FrozenBatchNorm2d
+from rtdetrv2_train.model.recomputation import Block
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class _LightConvNorm(nn.Module):
         return self.conv2(self.conv1(x_BCHW))
 
 
-class _Stem(nn.Module):
+class _Stem(Block):
     """Images to stride 4, half of the middle channels pooled and half convolved."""
 
     def __init__(self, mid_channels: int, out_channels: int, frozen_norms: bool) -> None:
@@ -100,7 +101,7 @@ class _Stem(nn.Module):
         return self.stem4(self.stem3(torch.cat([pooled_BCHW, convolved_BCHW], 1)))
 
 
-class _Block(nn.Module):
+class _Block(Block):
     """Convolutions in a row whose outputs are all gathered; with ``residual`` the input is added."""
 
     def __init__(self, in_channels: int, shape: StageShape, residual: bool, frozen_norms: bool) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rtdetrv2_train.model.layers import ConvNorm, SelfAttention, ShapeCache, make_activation
+from rtdetrv2_train.model.recomputation import Block, activate
 
 
 def sine_cosine_positions(height: int, width: int, dim: int, temperature: float = 10000.0) -> Tensor:
@@ -73,10 +74,10 @@ class RepVGGBlock(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """``[B, C, H, W]`` to ``[B, C, H, W]``."""
-        return self.act(self.conv1(x_BCHW) + self.conv2(x_BCHW))
+        return activate(self.act, self.conv1(x_BCHW) + self.conv2(x_BCHW))
 
 
-class CSPBlock(nn.Module):
+class CSPBlock(Block):
     """Cross-stage partial fusion: one branch through RepVGG blocks, one past them.
 
     Args:
@@ -183,6 +184,8 @@ class HybridEncoder(nn.Module):
         return outputs
 
     def _position(self, height: int, width: int, device: torch.device) -> Tensor:
+        if torch.compiler.is_compiling():
+            return sine_cosine_positions(height, width, self.width).to(device)
         return self._positions.get(
             (height, width, device), lambda: sine_cosine_positions(height, width, self.width).to(device)
         )

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rtdetrv2_train.model.recomputation import apply, norm_activation
+
 T = TypeVar("T")
 
 
@@ -80,7 +82,8 @@ class FrozenBatchNorm2d(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Normalise ``[B, C, H, W]``."""
-        if x_BCHW.dtype != self.weight.dtype:  # keeps half precision half, with the norm's own values in full
+        # half precision stays half, with the norm's own values in full; a compiler fuses the whole of it
+        if x_BCHW.dtype != self.weight.dtype or torch.compiler.is_compiling():
             return F.batch_norm(
                 x_BCHW, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
             )
@@ -134,7 +137,7 @@ class ConvNorm(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """``[B, C, H, W]`` to ``[B, C', H / stride, W / stride]``."""
-        return self.act(self.norm(self.conv(x_BCHW)))
+        return norm_activation(self.norm, self.act, apply(self.conv, x_BCHW))
 
 
 class MLP(nn.Module):
@@ -155,7 +158,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[..., in_width]`` to ``[..., out_width]``."""
         for layer in self.layers[:-1]:
-            x = F.relu(layer(x), inplace=True)
+            x = F.relu(layer(x))
         return self.layers[-1](x)
 
 

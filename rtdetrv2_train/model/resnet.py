@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rtdetrv2_train.model.layers import ConvNorm
+from rtdetrv2_train.model.recomputation import Block, apply
 
 BLOCKS_OF_DEPTH = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
-class _Block(nn.Module):
+class _Block(Block):
     """A residual block: two 3x3 convolutions, or 1x1, 3x3, 1x1 with ``bottleneck``."""
 
     def __init__(
@@ -46,6 +48,10 @@ class _Block(nn.Module):
             residual = self.branch2c(residual)
         shortcut = x_BCHW if self.short is None else self.short(x_BCHW)
         return F.relu(residual + shortcut, inplace=True)
+
+
+class _Stem(Block, nn.Sequential):
+    """Three convolutions, at half the size of the images."""
 
 
 class _Stage(nn.Module):
@@ -106,7 +112,7 @@ class ResNetVD(nn.Module):
             conv1_2=ConvNorm(width // 2, width // 2, 3, 1, "relu", frozen_norms),
             conv1_3=ConvNorm(width // 2, width, 3, 1, "relu", frozen_norms),
         )
-        self.conv1 = nn.Sequential(stem)
+        self.conv1 = _Stem(stem)
         self.conv1.requires_grad_(not frozen_stem)
 
         in_channels = width
@@ -129,7 +135,7 @@ class ResNetVD(nn.Module):
         Returns:
             ``[B, C, H / s, W / s]`` for the strides s = 8, 16, 32, channels as in ``out_channels``.
         """
-        x_BCHW = F.max_pool2d(self.conv1(images_B3HW), kernel_size=3, stride=2, padding=1)
+        x_BCHW = apply(partial(F.max_pool2d, kernel_size=3, stride=2, padding=1), self.conv1(images_B3HW))
         features = []
         for stage in self.res_layers:
             x_BCHW = stage(x_BCHW)

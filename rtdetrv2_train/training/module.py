@@ -97,6 +97,7 @@ class DetectionModule(LightningModule):
             del group["parameter_names"]
         self.learning_rates = [group["lr"] for group in groups]
         optimizer = torch.optim.AdamW(groups, lr=self.recipe.learning_rate, betas=self.recipe.betas, fused=True)
+        optimizer.register_load_state_dict_post_hook(lay_out_state)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.learning_rate_share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -112,6 +113,11 @@ class DetectionModule(LightningModule):
             norm = norm / scaler._scale  # the optimizer takes the scale out of the gradients, and has the scaler judge
         nn.utils.clip_grads_with_norm_(parameters, limit, norm)
         self.gradient_norm = norm
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Step, then let go of the gradients at once: the next forward pass needs the memory."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        optimizer.zero_grad()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch. Where one process trains, a batch that memory does not hold is trained on in parts."""
@@ -194,3 +200,11 @@ class DetectionModule(LightningModule):
         """Describe the model in the checkpoint."""
         if self.card is not None:
             checkpoint[MODEL_CARD_KEY] = self.card.to_dict()
+
+
+def lay_out_state(optimizer: torch.optim.Optimizer) -> None:
+    """Give what the optimizer remembers of a parameter its layout in memory, which the fused kernels rely on."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter).copy_(value)

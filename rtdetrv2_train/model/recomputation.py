@@ -1,0 +1,202 @@
+"""Activations that the backward pass makes again instead of keeping them.
+
+Between two convolutions lie a norm and an activation, which cost next to nothing beside them. Plain autograd keeps what
+each of the three puts out; here the convolution's output alone is kept, and the rest made from it again when it is
+needed (the thought of in-place activated batch norm, Rota Bulò et al., CVPR 2018, for any activation). Beyond that,
+whole blocks can be run again (Chen et al., arXiv 1604.06174), which saves more memory and costs a forward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+# values of a tensor; keeping a smaller one costs less than making it again
+PAYS_FROM = 2**21
+
+_SOURCE = "_made_from"
+_in_block = False  # that is run again as a whole, so that nothing in it need be cared for
+
+
+class _Source:
+    """What an activated tensor was made from; and, as long as the backward pass has use for it, the norm's output.
+
+    Args:
+        x_BCHW: input of the norm, or of the activation where there is no norm.
+        scale_and_shift: the norm as ``x * scale + shift``, each ``[C, 1, 1]``.
+        activation: in place.
+    """
+
+    def __init__(
+        self, x_BCHW: Tensor, scale_and_shift: tuple[Tensor, Tensor] | None, activation: Callable[..., Tensor]
+    ) -> None:
+        self.x_BCHW = x_BCHW
+        self.scale_and_shift = scale_and_shift
+        self.activation = activation
+        self._normalised: Tensor | None = None
+
+    def normalised(self) -> Tensor:
+        """The activation's input."""
+        if self.scale_and_shift is None:
+            return self.x_BCHW
+        if self._normalised is None:
+            scale_C11, shift_C11 = self.scale_and_shift
+            self._normalised = torch.addcmul(shift_C11, self.x_BCHW, scale_C11)
+        return self._normalised
+
+    def activated(self) -> Tensor:
+        """The activation's output."""
+        return self.activation(self.normalised())
+
+
+class _NormActivation(torch.autograd.Function):
+    """Batch norm with the statistics of the batch and an activation; keeps the input only."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_BCHW: Tensor, weight_C: Tensor, bias_C: Tensor, norm: nn.BatchNorm2d, activation: nn.Module
+    ) -> Tensor:
+        y_BCHW, mean_C, inverse_deviation_C = torch.native_batch_norm(
+            x_BCHW, weight_C, bias_C, norm.running_mean, norm.running_var, True, norm.momentum or 0.0, norm.eps
+        )
+        function, ctx.gradient = _KNOWN[type(activation)]
+        ctx.eps = norm.eps
+        scale_C = weight_C * inverse_deviation_C
+        shift_C = bias_C - mean_C * scale_C
+        ctx.source = _Source(x_BCHW, (scale_C[:, None, None], shift_C[:, None, None]), function)
+        ctx.save_for_backward(weight_C, mean_C, inverse_deviation_C)
+        return function(y_BCHW, inplace=True)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        weight_C, mean_C, inverse_deviation_C = ctx.saved_tensors
+        source, ctx.source = ctx.source, None  # the graph outlives this step of it, but need not keep the memory
+        if source is None:
+            raise RuntimeError("this model can go backward only once for each forward: do without retain_graph=True")
+        gradient_BCHW = ctx.gradient(gradients[0], source.normalised())
+        of_inputs = torch.ops.aten.native_batch_norm_backward(
+            gradient_BCHW, source.x_BCHW, weight_C, None, None, mean_C, inverse_deviation_C, True, ctx.eps, [True] * 3
+        )
+        return (*of_inputs, None, None)
+
+
+def _relu_gradient(gradient: Tensor, x: Tensor) -> Tensor:
+    return torch.ops.aten.threshold_backward(gradient, x, 0)
+
+
+# an activation with its gradient, which is computed from the activation's input
+_KNOWN: dict[type[nn.Module], tuple[Callable[..., Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+    nn.ReLU: (F.relu, _relu_gradient),
+    nn.SiLU: (F.silu, torch.ops.aten.silu_backward),
+}
+
+
+def norm_activation(norm: nn.Module, activation: nn.Module, x_BCHW: Tensor) -> Tensor:
+    """``activation(norm(x))``, of which only x is kept for the gradient where that saves much memory.
+
+    That is in training, for large tensors, plain batch norm, and ReLU or SiLU.
+    """
+    if not (
+        isinstance(norm, nn.BatchNorm2d)
+        and norm.training
+        and norm.track_running_stats
+        and norm.momentum is not None
+        and x_BCHW.dtype == norm.weight.dtype
+        and _pays(activation, x_BCHW)
+    ):
+        return activation(norm(x_BCHW))
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked.add_(1)
+    y_BCHW: Tensor = _NormActivation.apply(x_BCHW, norm.weight, norm.bias, norm, activation)
+    setattr(y_BCHW, _SOURCE, y_BCHW.grad_fn.source)  # type: ignore[union-attr]
+    return y_BCHW
+
+
+def activate(activation: nn.Module, x: Tensor) -> Tensor:
+    """``activation(x)``, whose output :func:`apply` need not keep, as it can be made from x again."""
+    y: Tensor = activation(x)
+    if _pays(activation, x) and not getattr(activation, "inplace", False):
+        setattr(y, _SOURCE, _Source(x, None, _KNOWN[type(activation)][0]))
+    return y
+
+
+def apply(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """``function(x)``, for whose gradient the source of x is kept in its place where x has one."""
+    if not hasattr(x, _SOURCE):
+        return function(x)
+    with torch.autograd.graph.saved_tensors_hooks(_source_of, _made_again):
+        return function(x)
+
+
+def _pays(activation: nn.Module, x: Tensor) -> bool:
+    return (
+        type(activation) in _KNOWN
+        and x.numel() >= PAYS_FROM
+        and x.requires_grad
+        and torch.is_grad_enabled()
+        and not _in_block
+        and not torch.compiler.is_compiling()
+    )
+
+
+def _source_of(tensor: Tensor) -> Tensor | _Source:
+    return getattr(tensor, _SOURCE, tensor)
+
+
+def _made_again(kept: Tensor | _Source) -> Tensor:
+    return kept.activated() if isinstance(kept, _Source) else kept
+
+
+class Block(nn.Module):
+    """A part of a model that the backward pass can run again; see :func:`run_blocks_again`."""
+
+    runs_again = False
+
+    def __call__(self, *args: Any) -> Any:
+        """Run it, keeping nothing but its arguments where it will be run again."""
+        if not (self.runs_again and self.training and torch.is_grad_enabled()):
+            return super().__call__(*args)
+        return checkpoint(super().__call__, *args, use_reentrant=False, context_fn=self._contexts)
+
+    def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return _whole_block(), self._second_run()
+
+    @contextmanager
+    def _second_run(self) -> Iterator[None]:
+        """Norms do not count the batch again."""
+        norms = [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        before = [(n.momentum, None if n.num_batches_tracked is None else n.num_batches_tracked.clone()) for n in norms]
+        for norm in norms:
+            norm.momentum = 0.0
+        try:
+            with _whole_block():
+                yield
+        finally:
+            for norm, (momentum, count) in zip(norms, before, strict=True):
+                norm.momentum = momentum
+                if norm.num_batches_tracked is not None and count is not None:
+                    norm.num_batches_tracked.copy_(count)
+
+
+def run_blocks_again(model: nn.Module) -> None:
+    """From now on keep nothing of the inside of each :class:`Block` of a model for the backward pass."""
+    for module in model.modules():
+        if isinstance(module, Block):
+            module.runs_again = True
+
+
+@contextmanager
+def _whole_block() -> Iterator[None]:
+    global _in_block
+    before, _in_block = _in_block, True
+    try:
+        yield
+    finally:
+        _in_block = before
