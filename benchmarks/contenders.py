@@ -94,12 +94,15 @@ class Ours(Contender):
     def loss(self, output: Any) -> Tensor:
         return torch.stack(tuple(self.criterion(output, self.targets).values())).sum()
 
+    def train_step(self) -> None:
+        super().train_step()
+        self.optimizer.zero_grad()
+
     def predictor(self, compiled: bool) -> Callable[[], Any]:
-        model = fuse(self.model.eval()).to(memory_format=torch.channels_last)
-        images = self.images.contiguous(memory_format=torch.channels_last)
+        model = fuse(self.model.eval())
         if compiled:
             model = torch.compile(model)
-        return lambda: model(images)
+        return lambda: model(self.images)
 
 
 class HuggingFace(Contender):
@@ -159,7 +162,8 @@ class Authors(Contender):
         config = YAMLConfig(f"configs/rtdetrv2/rtdetrv2_{base}_coco.yml", **changes)
         self.model = config.model.train()
         if name == "nano":
-            self.model.backbone = nano.backbone
+            # in the layout that their models have
+            self.model.backbone = nano.backbone.to(memory_format=torch.contiguous_format)
         self.criterion = config.criterion.train()
         self.targets = [
             {"boxes": boxes, "labels": labels} for boxes, labels in zip(self.boxes, self.labels, strict=True)

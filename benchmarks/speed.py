@@ -2,6 +2,7 @@
 
     python -m benchmarks.speed                                  # all workloads, five rounds
     python -m benchmarks.speed --authors RT-DETR/rtdetrv2_pytorch train-r18vd-320 criterion-300
+    python -m benchmarks.speed --authors ... --results speed.json --chart docs/pictures/speed.webp
 
 Every contender is measured in a process of its own, one after the other, round after round, so that a machine that
 slows down slows all of them. What counts is the median over rounds of the ratio within a round. Figures of the machine
@@ -26,9 +27,11 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.contenders import CONTENDERS, Contender
 from benchmarks.counting import OperationCounter
+from benchmarks.speed_report import Rounds, chart, row
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,6 +48,7 @@ class Workload:
         boxes: ground-truth boxes of each image.
         frozen_norms: fix the backbone's norms, as Hugging Face's training does.
         compiled: use ``torch.compile`` for inference.
+        half: infer in bfloat16, everybody.
         contenders: who takes part.
     """
 
@@ -55,6 +59,7 @@ class Workload:
     boxes: int = 8
     frozen_norms: bool = False
     compiled: bool = False
+    half: bool = False
     contenders: tuple[str, ...] = tuple(CONTENDERS)
 
 
@@ -71,7 +76,9 @@ WORKLOADS = {
     "infer-r18vd-1": Workload("infer", "r18vd", 640, 1),
     "infer-r18vd-8": Workload("infer", "r18vd", 640, 8),
     "infer-r50vd-1": Workload("infer", "r50vd", 640, 1),
-    "infer-r18vd-1-compiled": Workload("infer", "r18vd", 640, 1, compiled=True, contenders=("ours", "authors")),
+    "infer-r18vd-1-compiled": Workload("infer", "r18vd", 640, 1, compiled=True, contenders=OURS_AND_AUTHORS),
+    "infer-r18vd-1-half": Workload("infer", "r18vd", 640, 1, half=True),
+    "infer-r18vd-8-half": Workload("infer", "r18vd", 640, 8, half=True),
     "count-r50vd": Workload("count", "r50vd", 256, 4, contenders=OURS_AND_AUTHORS),
 }
 
@@ -85,13 +92,22 @@ def measure(workload: Workload, contender: str, repeats: int) -> dict[str, float
         return operations(entry)
     if workload.task == "train":
         seconds = median_seconds(entry.train_step, repeats)
+        if contender == "ours":
+            with FlopCounterMode(display=False) as counted:
+                entry.train_step()
+            return {**figures_of(seconds), "gflops": counted.get_total_flops() / seconds / 1e9}
     elif workload.task == "criterion":
         output = entry.forward()
         seconds = median_seconds(lambda: entry.loss(output), repeats)
     else:
         predict = entry.predictor(workload.compiled)
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=workload.half):
             seconds = median_seconds(predict, repeats)
+    return figures_of(seconds)
+
+
+def figures_of(seconds: float) -> dict[str, float]:
+    """With the highest memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"seconds": seconds, "megabytes": peak / (2**20 if platform.system() == "Darwin" else 2**10)}
 
@@ -127,6 +143,7 @@ def machine() -> dict[str, float]:
     """GFLOP/s of a product of 2048 x 2048 matrices and of a 3x3 convolution."""
     left, right = torch.rand(2048, 2048), torch.rand(2048, 2048)
     images, kernel = torch.rand(8, 128, 80, 80), torch.rand(128, 128, 3, 3)
+    images, kernel = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (images, kernel))
     product = median_seconds(lambda: left @ right, 10)
     convolution = median_seconds(lambda: F.conv2d(images, kernel, padding=1), 10)
     return {"product": 2 * 2048**3 / product / 1e9, "convolution": 2 * 8 * 80**2 * 128**2 * 9 / convolution / 1e9}
@@ -143,19 +160,6 @@ def in_own_process(workload: str, contender: str, arguments: argparse.Namespace)
     return figures
 
 
-def report(name: str, workload: Workload, rounds: dict[str, list[dict[str, float]]]) -> None:
-    """One line for each contender: medians, and how ours compares with it within the rounds."""
-    for contender, figures in rounds.items():
-        middle = {key: statistics.median(figure[key] for figure in figures) for key in figures[0]}
-        line = f"| {name} | {contender} | " + ", ".join(f"{key} {value:.4g}" for key, value in middle.items())
-        if workload.task != "count" and contender != "ours":
-            for key in middle:
-                ratios = [theirs[key] / ours[key] for theirs, ours in zip(figures, rounds["ours"], strict=True)]
-                line += f", {key} to ours {statistics.median(ratios):.2f}"
-        sys.stdout.write(line + " |\n")
-    sys.stdout.flush()
-
-
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -163,6 +167,8 @@ def main() -> None:
     parser.add_argument("--authors", type=Path, help="rtdetrv2_pytorch in a checkout of lyuwenyu/RT-DETR")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=5, help="steps timed in each process")
+    parser.add_argument("--results", type=Path, help="JSON file for every figure of every round")
+    parser.add_argument("--chart", type=Path, help="picture of the ratios")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if unknown := set(arguments.workloads) - set(WORKLOADS):
@@ -173,17 +179,23 @@ def main() -> None:
         return
     first = next(iter(WORKLOADS))
     ceiling = in_own_process(first, "machine", arguments)
-    sys.stdout.write(f"{os.cpu_count()} cores, PyTorch {torch.__version__}, rounds: {arguments.rounds}; machine: ")
-    sys.stdout.write(", ".join(f"{key} {value:.0f} GFLOP/s" for key, value in ceiling.items()) + "\n\n")
-    sys.stdout.write("| workload | contender | medians |\n|---|---|---|\n")
+    print(f"{os.cpu_count()} cores, PyTorch {torch.__version__}, rounds: {arguments.rounds}; machine: ", end="")
+    print(", ".join(f"{key} {value:.0f} GFLOP/s" for key, value in ceiling.items()) + "\n")
+    print("| workload | ours | Hugging Face | authors |\n|---|---|---|---|", flush=True)
+    results: dict[str, Rounds] = {}
     for name in arguments.workloads or WORKLOADS:
         workload = WORKLOADS[name]
         taking_part = [c for c in workload.contenders if c != "authors" or arguments.authors]
-        rounds: dict[str, list[dict[str, float]]] = {contender: [] for contender in taking_part}
+        rounds: Rounds = {contender: [] for contender in taking_part}
         for _ in range(1 if workload.task == "count" else arguments.rounds):
             for contender, figures in rounds.items():
                 figures.append(in_own_process(name, contender, arguments))
-        report(name, workload, rounds)
+        print(row(name, rounds, max(ceiling.values())), flush=True)
+        results[name] = rounds
+        if arguments.results:
+            arguments.results.write_text(json.dumps({"machine": ceiling, "rounds": results}, indent=1))
+    if arguments.chart:
+        chart(results, arguments.chart)
 
 
 if __name__ == "__main__":

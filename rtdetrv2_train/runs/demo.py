@@ -38,7 +38,7 @@ def demo(config: DictConfig) -> None:
     if not config.run:
         raise UserError("no model: give run=runs/..., and with=runs/... to compare it with another")
     sources = [str(source) for source in (config.run, config["with"]) if source]
-    detectors = {_title(source): load_detector(source, device=config.device) for source in sources}
+    detectors = {_title(source): load_detector(source, device=config.device).fused() for source in sources}
     if len(detectors) < len(sources):
         raise UserError(f"run= and with= are the same run, '{sources[0]}': compare it with another")
     page = demo_page(detectors, best_threshold(sources[0]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,6 +15,7 @@ from PIL import Image
 from rtdetrv2_train.data.images import ImageArray, UnreadableImageError, as_rgb, evaluation_input, read_image
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.model.detector import RTDETRv2
+from rtdetrv2_train.model.fusion import fuse
 from rtdetrv2_train.model.postprocess import detections_from
 from rtdetrv2_train.prediction.tiles import cut_by_tile, tiles_of, without_repeats
 
@@ -70,6 +71,10 @@ class Detector:
     letterbox: bool = False
     category_ids: tuple[int, ...] = ()
     half: bool = False
+
+    def fused(self) -> Detector:
+        """The same detector with all norms folded into the convolutions: the same objects in less time."""
+        return replace(self, model=fuse(self.model))
 
     @overload
     def predict(

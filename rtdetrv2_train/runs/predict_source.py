@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from rtdetrv2_train.data.coco_file import read_coco_file
 from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.model.compilation import compile_convolutions
 from rtdetrv2_train.prediction.sources import Frame, Source, open_source
 from rtdetrv2_train.prediction.writers import Setting, Writer, open_writers
 from rtdetrv2_train.runs.build import quiet_libraries
@@ -136,7 +137,9 @@ def predict_as_configured(config: DictConfig) -> Summary:
         class_names=config.class_names,
         device=config.device,
         half=config.half,
-    )
+    ).fused()
+    if config.compile:
+        compile_convolutions(detector.model)
     threshold = config.threshold
     if threshold == "auto":
         threshold = best_threshold(config.run or config.checkpoint)

@@ -19,6 +19,8 @@ from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.advice import worst_classes
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.evaluation.table import print_advice
+from rtdetrv2_train.model.compilation import compile_convolutions
+from rtdetrv2_train.model.recomputation import run_blocks_again
 from rtdetrv2_train.runs.another_process import other_processes
 from rtdetrv2_train.runs.batch_split import BatchSplit, split_batch
 from rtdetrv2_train.runs.build import (
@@ -69,6 +71,8 @@ def train(config: DictConfig) -> float | None:
 
 def train_as_composed(config: DictConfig) -> float | None:
     """As :func:`train`, with a configuration that holds what is taken from the run that is resumed."""
+    if config.compile and config.checkpointing:
+        raise UserError("compile=true chooses for itself what to compute again: leave out checkpointing=true")
     quiet_libraries()
     seed_everything(config.seed, workers=True, verbose=False)
     trainer = build_trainer(config.trainer, **_attachments(config))
@@ -91,6 +95,10 @@ def _train(trainer: Trainer, config: DictConfig) -> float | None:
     if trainer.is_global_zero and (note := split.about_norms(model, config.trainer.sync_batchnorm)):
         log.warning(note)
     pretrained = _start_from_weights(model, config, data)
+    if config.checkpointing:
+        run_blocks_again(model)
+    if config.compile:
+        compile_convolutions(model)
     short = config.recipe.short_run
     if not pretrained and estimated_steps(config, len(data.train_annotations)) < short.below_steps:
         data.schedule = data.schedule.stopped_by(short.from_scratch_augmentation_share)
