@@ -78,7 +78,7 @@ class Ours(Contender):
     """This project."""
 
     def build(self, name: str, frozen_norms: bool) -> None:
-        self.model = build_model(name, CLASSES).train()
+        self.model = build_model(name, CLASSES).train().to(memory_format=torch.channels_last)
         if frozen_norms:
             freeze_norms(self.model.get_submodule("backbone"))
         self.criterion = build_criterion(name)
@@ -162,8 +162,7 @@ class Authors(Contender):
         config = YAMLConfig(f"configs/rtdetrv2/rtdetrv2_{base}_coco.yml", **changes)
         self.model = config.model.train()
         if name == "nano":
-            # in the layout that their models have
-            self.model.backbone = nano.backbone.to(memory_format=torch.contiguous_format)
+            self.model.backbone = nano.backbone
         self.criterion = config.criterion.train()
         self.targets = [
             {"boxes": boxes, "labels": labels} for boxes, labels in zip(self.boxes, self.labels, strict=True)

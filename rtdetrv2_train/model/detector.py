@@ -27,9 +27,6 @@ class RTDETRv2(nn.Module):
         self.backbone = backbone
         self.decoder = decoder
         self.encoder = encoder
-        self.to(
-            memory_format=torch.channels_last
-        )  # of the kernels, as of every map: the faster layout on CPUs and GPUs
 
     def forward(self, images_B3HW: Tensor, targets: Targets | None = None) -> ModelOutput:
         """Detect objects.
@@ -49,5 +46,6 @@ class RTDETRv2(nn.Module):
             raise ValueError(f"image height and width must be multiples of {COARSEST_STRIDE}, not {height} x {width}")
         if images_B3HW.dtype == torch.uint8:
             images_B3HW = images_B3HW.float() / 255
+        # every later map keeps this layout, which is the faster one on CPUs and GPUs alike
         images_B3HW = images_B3HW.contiguous(memory_format=torch.channels_last)
         return self.decoder(self.encoder(self.backbone(images_B3HW)), targets)

@@ -60,7 +60,7 @@ def fuse(model: RTDETRv2) -> FusedDetector:
                 _fold_into(module, norm)
                 setattr(module, name, nn.Identity())
     fused = FusedDetector(copied.backbone, copied.encoder, copied.decoder).eval()
-    return fused.requires_grad_(False)
+    return fused.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def _fold_into(block: nn.Module, norm: Norm) -> None:

@@ -32,6 +32,9 @@ def answer_plainly(main: Callable[[], Any]) -> None:
         main()
     except UserError as error:
         _stop(str(error))
+    except (HydraException, OmegaConfBaseException) as error:  # before OSError, which some of Hydra's are
+        cause = _user_error_within(error)
+        _stop(str(cause) if cause else explain(error, Path(sys.argv[0]).resolve().parent / "conf"))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -41,9 +44,6 @@ def answer_plainly(main: Callable[[], Any]) -> None:
         if not _is_of_lost_process(error):
             raise
         _stop(f"another process of this run was lost, its own messages say why; go on with resume= ({error})")
-    except (HydraException, OmegaConfBaseException) as error:
-        cause = _user_error_within(error)
-        _stop(str(cause) if cause else explain(error, Path(sys.argv[0]).resolve().parent / "conf"))
 
 
 def _is_of_lost_process(error: RuntimeError) -> bool:

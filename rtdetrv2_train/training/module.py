@@ -54,7 +54,7 @@ class DetectionModule(LightningModule):
         card: ModelCard | None = None,
     ) -> None:
         super().__init__()
-        self.model = model
+        self.model = model.to(memory_format=torch.channels_last)  # its kernels, as its maps
         self.criterion = criterion
         self.recipe = recipe
         self.parameter_rules = parameter_rules
