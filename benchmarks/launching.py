@@ -1,7 +1,7 @@
 """Every way of starting runs, one small epoch each, and what it leaves in an empty folder: one clean folder for a run.
 
-    python benchmarks/launching.py /tmp/launching                    # some five minutes on one core
-    python benchmarks/launching.py /tmp/launching --ways torchrun    # those whose names hold a word
+    python benchmarks/launching.py FOLDER                            # some five minutes on one core
+    python benchmarks/launching.py FOLDER --ways torchrun             # those whose names hold a word
 
 Two "nodes" are two starts of torchrun on this machine; SLURM is its variables, set by hand. A way whose launcher is not
 installed is left out.

@@ -1,7 +1,7 @@
 """A sweep of twelve trials, killed at the fifth and repeated: none lost, none twice, and what pruning saves.
 
-    python benchmarks/sweep.py /tmp/sweep            # some five minutes on one core
-    python benchmarks/sweep.py /tmp/sweep --workers 2
+    python benchmarks/sweep.py FOLDER                # some five minutes on one core
+    python benchmarks/sweep.py FOLDER --workers 2
 
 The trials fine-tune a small model, which is trained first, in ``base`` in the folder, and used again by a later call.
 The sweep, with its table and charts, stays in the folder too.
