@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rtdetrv2_train.api import build_criterion, build_model, fuse
 from rtdetrv2_train.batch import Targets
 from rtdetrv2_train.model.layers import FrozenBatchNorm2d
+from rtdetrv2_train.runs.host_memory import keep_freed_memory
 from rtdetrv2_train.weights.architecture import infer_architecture
 from rtdetrv2_train.weights.huggingface import huggingface_config
 
@@ -78,6 +79,7 @@ class Ours(Contender):
     """This project."""
 
     def build(self, name: str, frozen_norms: bool) -> None:
+        keep_freed_memory()
         self.model = build_model(name, CLASSES).train().to(memory_format=torch.channels_last)
         if frozen_norms:
             freeze_norms(self.model.get_submodule("backbone"))

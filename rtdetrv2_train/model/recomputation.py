@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-# values of a tensor; keeping a smaller one costs less than making it again
-PAYS_FROM = 2**21
+# values of a tensor; to keep one that is not larger costs less than to make it again
+PAYS_ABOVE = 2**21
 
 _SOURCE = "_made_from"
 _in_block = False  # that is run again as a whole, so that nothing in it need be cared for
@@ -138,7 +138,7 @@ def apply(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def _pays(activation: nn.Module, x: Tensor) -> bool:
     return (
         type(activation) in _KNOWN
-        and x.numel() >= PAYS_FROM
+        and x.numel() > PAYS_ABOVE
         and x.requires_grad
         and torch.is_grad_enabled()
         and not _in_block

@@ -16,6 +16,7 @@ from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.metrics import CocoMetrics
 from rtdetrv2_train.evaluation.table import print_metrics
 from rtdetrv2_train.runs.configuration import plain
+from rtdetrv2_train.runs.host_memory import keep_freed_memory
 from rtdetrv2_train.runs.launching import devices_and_nodes
 from rtdetrv2_train.training.checkpoint_files import WholeCheckpoints
 from rtdetrv2_train.training.host_batch_norm import HostSyncBatchNorm
@@ -54,6 +55,8 @@ def build_trainer(config: DictConfig, **kwargs: Any) -> Trainer:
         settings["precision"] = mixed if on_gpu else "32-true"
     if settings["accumulate_grad_batches"] == AUTO:
         settings["accumulate_grad_batches"] = 1  # until the number of processes is known
+    if settings["accelerator"] == "cpu":
+        keep_freed_memory()
     if launched := devices_and_nodes():
         settings["devices"], settings["num_nodes"] = launched
     plugins = [*(settings.pop("plugins", None) or []), WholeCheckpoints()]

@@ -24,6 +24,7 @@ from rtdetrv2_train.prediction.sources import Frame, Source, open_source
 from rtdetrv2_train.prediction.writers import Setting, Writer, open_writers
 from rtdetrv2_train.runs.build import quiet_libraries
 from rtdetrv2_train.runs.folders import newest_run, run_folder_of
+from rtdetrv2_train.runs.host_memory import keep_freed_memory
 from rtdetrv2_train.runs.load import load_detector
 from rtdetrv2_train.runs.predict import Detector
 
@@ -138,6 +139,8 @@ def predict_as_configured(config: DictConfig) -> Summary:
         device=config.device,
         half=config.half,
     ).fused()
+    if next(detector.model.parameters()).device.type == "cpu":
+        keep_freed_memory()
     if config.compile:
         compile_convolutions(detector.model)
     threshold = config.threshold

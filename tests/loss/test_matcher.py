@@ -39,7 +39,7 @@ def test_all_sets_are_matched_as_if_alone() -> None:
 def test_total_cost_is_the_least_possible() -> None:
     logits, boxes = made.normal("logits", (1, 1, 8, 4)), made.uniform("boxes", (1, 1, 8, 4)) * 0.5 + 0.1
     targets = Targets.from_list(made.targets([5], num_classes=4))
-    cost = HungarianMatcher().costs(logits, boxes, targets)[0].numpy()
+    cost = HungarianMatcher().costs(logits, boxes, targets)[:, 0].numpy()
     rows, columns = linear_sum_assignment(cost)
     found = HungarianMatcher().begin(logits, boxes, targets).solve()
     assert cost[found.target[0], found.query[0]].sum() == pytest.approx(cost[rows, columns].sum())

@@ -52,12 +52,12 @@ def kept_by(module: nn.Module, x: Tensor) -> int:
 @pytest.mark.parametrize("name", ["nano", "r18vd"])
 def test_norms_and_activations_made_again_give_the_same_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_in_float64(name)
-    monkeypatch.setattr(recomputation, "PAYS_FROM", 2**60)
+    monkeypatch.setattr(recomputation, "PAYS_ABOVE", 2**60)
     expected = losses_and_gradients(model)
     made_again: list[Any] = []
     activated = recomputation._Source.activated
     monkeypatch.setattr(recomputation._Source, "activated", lambda self: made_again.append(self) or activated(self))
-    monkeypatch.setattr(recomputation, "PAYS_FROM", 0)
+    monkeypatch.setattr(recomputation, "PAYS_ABOVE", 0)
     torch.testing.assert_close(losses_and_gradients(model), expected, rtol=1e-12, atol=1e-12)
     assert len(made_again) > 20
 
@@ -65,16 +65,16 @@ def test_norms_and_activations_made_again_give_the_same_gradients(name: str, mon
 def test_a_convolution_keeps_nothing_of_an_input_that_can_be_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     layers = nn.Sequential(ConvNorm(3, 8, 3, activation="silu"), ConvNorm(8, 8, 3, activation="relu"))
     x = torch.rand(2, 3, 16, 16)
-    monkeypatch.setattr(recomputation, "PAYS_FROM", 2**60)
+    monkeypatch.setattr(recomputation, "PAYS_ABOVE", 2**60)
     plain = kept_by(layers, x)
-    monkeypatch.setattr(recomputation, "PAYS_FROM", 0)
+    monkeypatch.setattr(recomputation, "PAYS_ABOVE", 0)
     of_one_map = 2 * 8 * 16 * 16
     # of each layer the convolution's output, which the source holds out of the hook's sight, instead of three and two
     assert plain - (kept_by(layers, x) + 2 * of_one_map) >= 2 * of_one_map
 
 
 def test_going_backward_twice_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recomputation, "PAYS_FROM", 0)
+    monkeypatch.setattr(recomputation, "PAYS_ABOVE", 0)
     total = ConvNorm(3, 4, 1, activation="relu")(torch.rand(2, 3, 4, 4)).sum()
     total.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="do without retain_graph=True"):
