@@ -1,7 +1,8 @@
 """The same detector in three implementations, each trained and evaluated as its own project does it.
 
 ``ours``; ``huggingface``, RTDetrV2ForObjectDetection of transformers; ``authors``, from a checkout of their repository.
-The nano model has our backbone in all but Hugging Face's, as theirs comes in the published widths only.
+The nano model has our backbone in all but Hugging Face's, as theirs comes in the published widths only. Each imports
+what it needs when it is built, so that the memory of its process is its own.
 """
 
 from __future__ import annotations
@@ -14,13 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from rtdetrv2_train.api import build_criterion, build_model, fuse
-from rtdetrv2_train.batch import Targets
-from rtdetrv2_train.model.layers import FrozenBatchNorm2d
-from rtdetrv2_train.runs.host_memory import keep_freed_memory
-from rtdetrv2_train.weights.architecture import infer_architecture
-from rtdetrv2_train.weights.huggingface import huggingface_config
 
 CLASSES = 80
 LEARNING_RATE, WEIGHT_DECAY, MAX_GRADIENT_NORM = 1e-4, 1e-4, 0.1
@@ -79,6 +73,10 @@ class Ours(Contender):
     """This project."""
 
     def build(self, name: str, frozen_norms: bool) -> None:
+        from rtdetrv2_train.api import build_criterion, build_model
+        from rtdetrv2_train.batch import Targets
+        from rtdetrv2_train.runs.host_memory import keep_freed_memory
+
         keep_freed_memory()
         self.model = build_model(name, CLASSES).train().to(memory_format=torch.channels_last)
         if frozen_norms:
@@ -101,6 +99,8 @@ class Ours(Contender):
         self.optimizer.zero_grad()
 
     def predictor(self, compiled: bool) -> Callable[[], Any]:
+        from rtdetrv2_train.api import fuse
+
         model = fuse(self.model.eval())
         if compiled:
             model = torch.compile(model)
@@ -112,6 +112,10 @@ class HuggingFace(Contender):
 
     def build(self, name: str, frozen_norms: bool) -> None:
         import transformers
+
+        from rtdetrv2_train.api import build_model
+        from rtdetrv2_train.weights.architecture import infer_architecture
+        from rtdetrv2_train.weights.huggingface import huggingface_config
 
         facts = infer_architecture(build_model(name, CLASSES).state_dict())
         blocks = facts.csp_blocks
@@ -149,6 +153,8 @@ class Authors(Contender):
         base = AUTHORS_CONFIGS.get(name, AUTHORS_CONFIGS["r18vd"])
         changes: dict[str, Any] = {"PResNet": {"pretrained": False, **({"freeze_norm": True} if frozen_norms else {})}}
         if name == "nano":
+            from rtdetrv2_train.api import build_model
+
             nano = build_model("nano", CLASSES)
             decoder = nano.decoder
             width = nano.encoder.width
@@ -186,6 +192,8 @@ class Authors(Contender):
 
 def freeze_norms(module: nn.Module) -> None:
     """Put a frozen norm with the same values in the place of every batch norm."""
+    from rtdetrv2_train.model.layers import FrozenBatchNorm2d
+
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.BatchNorm2d):

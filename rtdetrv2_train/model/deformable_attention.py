@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from functools import reduce
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -93,28 +94,71 @@ class MultiScaleDeformableAttention(nn.Module):
         locations_BQHP2 = reference_BQ4[:, :, None, None, :2] + offsets_BQHP2 * reach
         # heads join the batch, as grid_sample has no other place for them
         locations = locations_BQHP2.transpose(1, 2).flatten(0, 1)
-        weights = weights_BQHP.transpose(1, 2).flatten(0, 1)[:, None]
-        values = self.value_proj(memory_BND).unflatten(-1, (heads, -1)).permute(0, 2, 3, 1).flatten(0, 1)
+        weights = weights_BQHP.transpose(1, 2).flatten(0, 1)
+        values = self._values(memory_BND).unflatten(1, (heads, -1)).flatten(0, 1)
 
-        sample = _sample_bilinear if self.method == "default" else _sample_nearest
-        of_level = values.split([height * width for height, width in sizes], 2)
-        samples = [
-            sample(value.unflatten(2, size), points)
-            for value, size, points in zip(of_level, sizes, locations.split(self.num_points, 2), strict=True)
-        ]
-        attended = (torch.cat(samples, -1) * weights).sum(-1)  # [B * H, C, Q]
+        read = _read_bilinear if self.method == "default" else _read_nearest
+        of_level = zip(
+            values.split([height * width for height, width in sizes], 2),
+            sizes,
+            locations.split(self.num_points, 2),
+            weights.split(self.num_points, 2),
+            strict=True,
+        )
+        parts = [read(value.unflatten(2, size), points, weight) for value, size, points, weight in of_level]
+        attended = reduce(torch.add, parts)  # [B * H, C, Q]
         return self.output_proj(attended.view(batch, -1, num_queries).transpose(1, 2))
 
+    def _values(self, memory_BND: Tensor) -> Tensor:
+        """``value_proj`` of every position, ``[B, D, N]``: laid out as they are sampled, without a copy."""
+        weight_BDD = self.value_proj.weight.expand(len(memory_BND), -1, -1)
+        return torch.baddbmm(self.value_proj.bias[:, None], weight_BDD, memory_BND.transpose(1, 2))
 
-def _sample_bilinear(values: Tensor, locations: Tensor) -> Tensor:
-    """``[N, C, h, w]`` read at ``[N, Q, P, 2]`` (x, y in [0, 1]) between pixels: ``[N, C, Q, P]``; zero outside."""
-    return F.grid_sample(values, 2 * locations - 1, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+def _read_bilinear(values: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sum of ``[N, C, h, w]`` between the pixels at ``[N, Q, P, 2]`` (x, y in [0, 1]); zero outside.
+
+    Args:
+        values: ``[N, C, h, w]``.
+        locations: ``[N, Q, P, 2]``.
+        weights: ``[N, Q, P]``.
+
+    Returns:
+        ``[N, C, Q]``.
+    """
+    attended: Tensor = _Bilinear.apply(values, 2 * locations - 1, weights)
+    return attended
 
 
-def _sample_nearest(values: Tensor, locations: Tensor) -> Tensor:
-    """``[N, C, h, w]`` read at the pixel of ``[N, Q, P, 2]`` (x, y in [0, 1]): ``[N, C, Q, P]``; clamped to the map."""
+class _Bilinear(torch.autograd.Function):
+    """Samples are the largest tensor of the decoder, and soon read again: they are not kept for the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, grid: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(values, grid, weights)
+        return _samples(values, grid).mul_(weights[:, None]).sum(-1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        values, grid, weights = ctx.saved_tensors
+        gradient = gradients[0][..., None]
+        of_weights = _samples(values, grid).mul_(gradient).sum(1)
+        of_values, of_grid = torch.ops.aten.grid_sampler_2d_backward(
+            gradient * weights[:, None], values.to(grid.dtype), grid, 0, 0, False, [True, True]
+        )
+        return of_values.to(values.dtype), of_grid, of_weights.to(weights.dtype)
+
+
+def _samples(values: Tensor, grid: Tensor) -> Tensor:
+    return F.grid_sample(values.to(grid.dtype), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _read_nearest(values: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+    """As :func:`_read_bilinear`, but of the pixels nearest to the locations, which are clamped to the map."""
     height, width = values.shape[2:]
     column = (locations[..., 0] * width + 0.5).long().clamp(0, width - 1)
     row = (locations[..., 1] * height + 0.5).long().clamp(0, height - 1)
     index = (row * width + column).flatten(1)[:, None].expand(-1, values.shape[1], -1)
-    return values.flatten(2).gather(2, index).unflatten(2, locations.shape[1:3])
+    samples = values.flatten(2).gather(2, index).unflatten(2, locations.shape[1:3])
+    return (samples * weights[:, None]).sum(-1)

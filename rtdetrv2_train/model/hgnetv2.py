@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,11 @@ class _ConvNorm(nn.Module):
         self.activation = activation
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        x_BCHW = self.bn(self.conv(x_BCHW))
+        if isinstance(self.bn, FrozenBatchNorm2d):
+            padding, conv = self.conv if isinstance(self.conv, nn.Sequential) else (nn.Identity(), self.conv)
+            x_BCHW = self.bn.after(cast(nn.Conv2d, conv), padding(x_BCHW))
+        else:
+            x_BCHW = self.bn(self.conv(x_BCHW))
         return F.relu(x_BCHW, inplace=True) if self.activation else x_BCHW
 
 

@@ -74,7 +74,7 @@ class RepVGGBlock(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """``[B, C, H, W]`` to ``[B, C, H, W]``."""
-        return activate(self.act, self.conv1(x_BCHW) + self.conv2(x_BCHW))
+        return activate(self.act, self.conv1(x_BCHW).add_(self.conv2(x_BCHW)))  # no norm keeps its output
 
 
 class CSPBlock(Block):

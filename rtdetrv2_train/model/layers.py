@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from functools import partial
 from itertools import pairwise
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -68,27 +69,34 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("running_var", torch.ones(num_features))
         self._folded: tuple[tuple[Tensor, ...], tuple[int, ...], Tensor, Tensor] | None = None
 
-    def scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """The norm as ``x * scale + shift``, each ``[C, 1, 1]``; computed again only after a buffer has changed."""
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Normalise ``[B, C, H, W]``."""
+        return F.batch_norm(x_BCHW, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+    def after(self, conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
+        """``norm(conv(x))`` for a convolution without bias, as one with a scaled kernel and a bias.
+
+        The map is gone through once, and its gradient too; the gradient of the kernel is scaled in turn.
+        """
+        scale_C, shift_C = self._scale_and_shift()
+        kernel = conv.weight * scale_C[:, None, None, None]
+        return F.conv2d(x_BCHW, kernel, shift_C, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+    def _scale_and_shift(self) -> tuple[Tensor, Tensor]:
+        """The norm as ``x * scale + shift``; computed again only after a buffer has changed."""
+        if torch.compiler.is_compiling():
+            return self._fold()
         buffers = (self.weight, self.bias, self.running_mean, self.running_var)
         versions = tuple(buffer._version for buffer in buffers)
         known = self._folded
         if known is None or known[1] != versions or any(a is not b for a, b in zip(known[0], buffers, strict=True)):
             with torch.inference_mode(False), torch.no_grad():  # what evaluation makes first, training uses later
-                scale = self.weight * (self.running_var + self.eps).rsqrt()
-                shift = self.bias - self.running_mean * scale
-            self._folded = known = buffers, versions, scale[:, None, None], shift[:, None, None]
+                self._folded = known = (buffers, versions, *self._fold())
         return known[2], known[3]
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Normalise ``[B, C, H, W]``."""
-        # half precision stays half, with the norm's own values in full; a compiler fuses the whole of it
-        if x_BCHW.dtype != self.weight.dtype or torch.compiler.is_compiling():
-            return F.batch_norm(
-                x_BCHW, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
-            )
-        scale, shift = self.scale_and_shift()
-        return torch.addcmul(shift, x_BCHW, scale)  # one pass that keeps nothing for the gradient but the scale
+    def _fold(self) -> tuple[Tensor, Tensor]:
+        scale_C = self.weight * (self.running_var + self.eps).rsqrt()
+        return scale_C, self.bias - self.running_mean * scale_C
 
 
 def make_activation(name: str | None) -> nn.Module:
@@ -137,6 +145,8 @@ class ConvNorm(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """``[B, C, H, W]`` to ``[B, C', H / stride, W / stride]``."""
+        if isinstance(self.norm, FrozenBatchNorm2d):
+            return cast(Tensor, self.act(apply(partial(self.norm.after, self.conv), x_BCHW)))
         return norm_activation(self.norm, self.act, apply(self.conv, x_BCHW))
 
 

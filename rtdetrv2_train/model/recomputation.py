@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 # values of a tensor; to keep one that is not larger costs less than to make it again
-PAYS_ABOVE = 2**21
+PAYS_ABOVE = 2**20
 
 _SOURCE = "_made_from"
 _in_block = False  # that is run again as a whole, so that nothing in it need be cared for

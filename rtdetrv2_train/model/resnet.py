@@ -47,7 +47,7 @@ class _Block(Block):
         if self.branch2c is not None:
             residual = self.branch2c(residual)
         shortcut = x_BCHW if self.short is None else self.short(x_BCHW)
-        return F.relu(residual + shortcut, inplace=True)
+        return F.relu(residual.add_(shortcut), inplace=True)  # no norm keeps its output for the gradient
 
 
 class _Stem(Block, nn.Sequential):

@@ -14,7 +14,6 @@ from rich.console import Console
 
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.pictures import draw_detections
-from rtdetrv2_train.runs.build import quiet_libraries
 from rtdetrv2_train.runs.folders import newest_run
 from rtdetrv2_train.runs.load import load_detector
 from rtdetrv2_train.runs.predict import Detector, Prediction
@@ -32,7 +31,6 @@ def demo(config: DictConfig) -> None:
     Raises:
         UserError: if gradio is not installed, or there is no model.
     """
-    quiet_libraries()
     if importlib.util.find_spec("gradio") is None:
         raise UserError('the demo page needs gradio: pip install "rtdetrv2-train[demo]"')
     if not config.run:

@@ -14,7 +14,6 @@ from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.model.deformable_attention import MultiScaleDeformableAttention
 from rtdetrv2_train.model.detector import RTDETRv2
 from rtdetrv2_train.model.layers import SelfAttention
-from rtdetrv2_train.runs.build import quiet_libraries
 from rtdetrv2_train.runs.folders import newest_run, run_folder_of
 from rtdetrv2_train.runs.load import restore
 from rtdetrv2_train.runs.model_config import nearest
@@ -38,7 +37,6 @@ def export(config: DictConfig) -> Path:
     Raises:
         UserError: if there is nothing to export, or the format cannot express the model.
     """
-    quiet_libraries()
     if not (config.run or config.checkpoint):
         raise UserError("nothing to export: give run=runs/... or checkpoint=...")
     source = str(newest_run(config.run)) if config.run else str(config.checkpoint)

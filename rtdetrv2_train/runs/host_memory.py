@@ -8,7 +8,7 @@ import platform
 # glibc's mallopt(3): names and, where nothing is set, moving values of 128 KiB to 32 MiB and of twice that
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _KEEP_UP_TO = 2**31 - 1
-_OWN_PAGES_FROM = 12 * 2**20
+_OWN_PAGES_FROM = 32 * 2**20
 
 
 def keep_freed_memory() -> None:

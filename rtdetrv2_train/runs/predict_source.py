@@ -22,7 +22,6 @@ from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.model.compilation import compile_convolutions
 from rtdetrv2_train.prediction.sources import Frame, Source, open_source
 from rtdetrv2_train.prediction.writers import Setting, Writer, open_writers
-from rtdetrv2_train.runs.build import quiet_libraries
 from rtdetrv2_train.runs.folders import newest_run, run_folder_of
 from rtdetrv2_train.runs.host_memory import keep_freed_memory
 from rtdetrv2_train.runs.load import load_detector
@@ -127,7 +126,6 @@ def predict_as_configured(config: DictConfig) -> Summary:
     Raises:
         UserError: if there is no model or nothing to predict on.
     """
-    quiet_libraries()
     if not (config.run or config.checkpoint):
         raise UserError("no model: give run=runs/... or checkpoint=...")
     open_source(config.source)  # complains before the model is loaded
