@@ -95,7 +95,11 @@ class Ours(Contender):
         return torch.stack(tuple(self.criterion(output, self.targets).values())).sum()
 
     def train_step(self) -> None:
-        super().train_step()
+        self.loss(self.forward()).backward()
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        nn.utils.clip_grads_with_norm_(parameters, MAX_GRADIENT_NORM, norm)
+        self.optimizer.step()
         self.optimizer.zero_grad()
 
     def predictor(self, compiled: bool) -> Callable[[], Any]:

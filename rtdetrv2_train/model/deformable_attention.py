@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rtdetrv2_train.model.recomputation import PAYS_ABOVE
+
 SamplingMethod = Literal["default", "discrete"]
 
 
@@ -87,22 +89,23 @@ class MultiScaleDeformableAttention(nn.Module):
         """
         batch, num_queries, _ = query_BQD.shape
         heads = self.num_heads
-        offsets_BQHP2 = self.sampling_offsets(query_BQD).view(batch, num_queries, heads, -1, 2)
-        weights_BQHP = self.attention_weights(query_BQD).view(batch, num_queries, heads, -1).softmax(-1)
+        # Queries lie innermost, which every operation runs through fastest; heads join the batch, as grid_sample has
+        # no other place for them.
+        offsets_BHPQ2 = self.sampling_offsets(query_BQD).view(batch, num_queries, heads, -1, 2).permute(0, 2, 3, 1, 4)
+        logits_BHPQ = self.attention_weights(query_BQD).view(batch, num_queries, heads, -1).permute(0, 2, 3, 1)
+        weights = logits_BHPQ.flatten(0, 1).softmax(1)
 
-        reach = reference_BQ4[:, :, None, None, 2:] * (self.num_points_scale[:, None] * self.offset_scale)
-        locations_BQHP2 = reference_BQ4[:, :, None, None, :2] + offsets_BQHP2 * reach
-        # heads join the batch, as grid_sample has no other place for them
-        locations = locations_BQHP2.transpose(1, 2).flatten(0, 1)
-        weights = weights_BQHP.transpose(1, 2).flatten(0, 1)
+        reference_B11Q4 = reference_BQ4[:, None, None]
+        reach = reference_B11Q4[..., 2:] * (self.num_points_scale[:, None, None] * self.offset_scale)
+        locations = (reference_B11Q4[..., :2] + offsets_BHPQ2 * reach).flatten(0, 1)
         values = self._values(memory_BND).unflatten(1, (heads, -1)).flatten(0, 1)
 
         read = _read_bilinear if self.method == "default" else _read_nearest
         of_level = zip(
             values.split([height * width for height, width in sizes], 2),
             sizes,
-            locations.split(self.num_points, 2),
-            weights.split(self.num_points, 2),
+            locations.split(self.num_points, 1),
+            weights.split(self.num_points, 1),
             strict=True,
         )
         parts = [read(value.unflatten(2, size), points, weight) for value, size, points, weight in of_level]
@@ -116,12 +119,12 @@ class MultiScaleDeformableAttention(nn.Module):
 
 
 def _read_bilinear(values: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum of ``[N, C, h, w]`` between the pixels at ``[N, Q, P, 2]`` (x, y in [0, 1]); zero outside.
+    """Weighted sum of what lies between pixels; outside of the map lies zero.
 
     Args:
         values: ``[N, C, h, w]``.
-        locations: ``[N, Q, P, 2]``.
-        weights: ``[N, Q, P]``.
+        locations: x and y in [0, 1], ``[N, P, Q, 2]``.
+        weights: ``[N, P, Q]``.
 
     Returns:
         ``[N, C, Q]``.
@@ -131,19 +134,24 @@ def _read_bilinear(values: Tensor, locations: Tensor, weights: Tensor) -> Tensor
 
 
 class _Bilinear(torch.autograd.Function):
-    """Samples are the largest tensor of the decoder, and soon read again: they are not kept for the gradient."""
+    """Samples are the largest tensor of the decoder, and soon read again: many are not kept for the gradient."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, grid: Tensor, weights: Tensor) -> Tensor:
-        ctx.save_for_backward(values, grid, weights)
-        return _samples(values, grid).mul_(weights[:, None]).sum(-1)
+        samples = _samples(values, grid)
+        kept = samples if samples.numel() <= PAYS_ABOVE and any(ctx.needs_input_grad) else None
+        ctx.save_for_backward(values, grid, weights, kept)
+        weights = weights[:, None]
+        return (samples.mul_(weights) if kept is None else samples * weights).sum(2)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        values, grid, weights = ctx.saved_tensors
-        gradient = gradients[0][..., None]
-        of_weights = _samples(values, grid).mul_(gradient).sum(1)
+        values, grid, weights, samples = ctx.saved_tensors
+        if samples is None:
+            samples = _samples(values, grid)
+        gradient = gradients[0][:, :, None]
+        of_weights = (samples * gradient).sum(1)
         of_values, of_grid = torch.ops.aten.grid_sampler_2d_backward(
             gradient * weights[:, None], values.to(grid.dtype), grid, 0, 0, False, [True, True]
         )
@@ -161,4 +169,4 @@ def _read_nearest(values: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
     row = (locations[..., 1] * height + 0.5).long().clamp(0, height - 1)
     index = (row * width + column).flatten(1)[:, None].expand(-1, values.shape[1], -1)
     samples = values.flatten(2).gather(2, index).unflatten(2, locations.shape[1:3])
-    return (samples * weights[:, None]).sum(-1)
+    return (samples * weights[:, None]).sum(2)

@@ -203,8 +203,10 @@ class SelfAttention(nn.Module):
             ``[B, N, D]``.
         """
         width = x_BND.shape[-1]
-        query_key = F.linear(x_BND + position_BND, self.in_proj_weight[: 2 * width], self.in_proj_bias[: 2 * width])
-        value = F.linear(x_BND, self.in_proj_weight[2 * width :], self.in_proj_bias[2 * width :])
+        query_key_weight, value_weight = self.in_proj_weight.split([2 * width, width])
+        query_key_bias, value_bias = self.in_proj_bias.split([2 * width, width])
+        query_key = F.linear(x_BND + position_BND, query_key_weight, query_key_bias)
+        value = F.linear(x_BND, value_weight, value_bias)
         query, key = query_key.unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         value = value.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=visible_NN)

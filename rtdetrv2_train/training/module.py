@@ -103,7 +103,7 @@ class DetectionModule(LightningModule):
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
         """Clip the norm of the whole gradient, and leave the step out if it is not finite, which all processes see."""
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         limit = self.schedule.max_gradient_norm or float("inf")
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
