@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rtdetrv2_train.model.recomputation import PAYS_ABOVE
+from rtdetrv2_train.model.recomputation import is_large
 
 SamplingMethod = Literal["default", "discrete"]
 
@@ -139,7 +139,7 @@ class _Bilinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, grid: Tensor, weights: Tensor) -> Tensor:
         samples = _samples(values, grid)
-        kept = samples if samples.numel() <= PAYS_ABOVE and any(ctx.needs_input_grad) else None
+        kept = None if is_large(samples) or not any(ctx.needs_input_grad) else samples
         ctx.save_for_backward(values, grid, weights, kept)
         weights = weights[:, None]
         return (samples.mul_(weights) if kept is None else samples * weights).sum(2)

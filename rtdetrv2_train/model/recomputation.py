@@ -135,10 +135,15 @@ def apply(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return function(x)
 
 
+def is_large(x: Tensor) -> bool:
+    """Whether a tensor like this is better made again than kept."""
+    return x.numel() > PAYS_ABOVE
+
+
 def _pays(activation: nn.Module, x: Tensor) -> bool:
     return (
         type(activation) in _KNOWN
-        and x.numel() > PAYS_ABOVE
+        and is_large(x)
         and x.requires_grad
         and torch.is_grad_enabled()
         and not _in_block

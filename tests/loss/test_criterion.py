@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from benchmarks.counting import OperationCounter
 from rtdetrv2_train.batch import StepTotals, Targets
-from rtdetrv2_train.loss.criterion import Criterion
+from rtdetrv2_train.loss.criterion import Criterion, _Varifocal
 from rtdetrv2_train.model.output import ModelOutput
 from tests.support import build, composed, made
 
@@ -47,6 +48,25 @@ def test_varifocal_loss_wants_the_overlap_as_score() -> None:
     losses = Criterion()(ModelOutput(logits, boxes, logits[0], boxes[0]), targets)
     losses["loss_vfl"].backward()
     assert logits.grad.item() == pytest.approx(0, abs=1e-6)  # a score of 0.5 is just right
+
+
+def test_varifocal_loss_and_its_gradient_are_exact_for_any_logit() -> None:
+    logits = torch.linspace(-60, 60, 48, dtype=torch.float64).view(2, 2, 3, 4)
+    at = (torch.tensor([[0], [1]]), torch.tensor([1]), torch.tensor([[2], [0]]), torch.tensor([3]))
+    iou = torch.tensor([[0.7], [0.2]], dtype=torch.float64)
+    results = []
+    for exact in (True, False):
+        leaf = logits.clone().requires_grad_()
+        if exact:
+            score = leaf.detach().sigmoid()
+            wanted = torch.zeros_like(score).index_put_(at, iou)
+            weight = (0.75 * score**2).index_put_(at, iou)
+            loss = F.binary_cross_entropy_with_logits(leaf, wanted, weight, reduction="none").sum((1, 2, 3))
+        else:
+            loss = _Varifocal.apply(leaf, at, iou, 0.75, 2.0)
+        (loss * torch.tensor([1.0, 3.0])).sum().backward()
+        results.append((loss.detach(), leaf.grad))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-12, atol=1e-12)
 
 
 def test_evaluation_output_is_refused() -> None:

@@ -6,6 +6,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from rtdetrv2_train.batch import Targets
+from rtdetrv2_train.boxes import cxcywh_to_xyxy, overlap
+from rtdetrv2_train.loss import matcher as matching
 from rtdetrv2_train.loss.matcher import HungarianMatcher
 from tests.support import REFERENCE, made
 
@@ -34,6 +36,29 @@ def test_all_sets_are_matched_as_if_alone() -> None:
         alone = matcher.begin(logits[index : index + 1], boxes[index : index + 1], targets).solve()
         assert torch.equal(alone.query[0], together.query[index])
         assert torch.equal(alone.target[0], together.target[index])
+
+
+def test_many_threads_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, boxes = made.normal("logits", (3, 3, 30, 4)), made.uniform("boxes", (3, 3, 30, 4)) * 0.5 + 0.1
+    targets = Targets.from_list(made.targets([9, 0, 4], num_classes=4))
+    expected = HungarianMatcher().begin(logits, boxes, targets).solve()
+    monkeypatch.setattr(matching, "THREADS_PAY_FROM", 0)
+    found = HungarianMatcher().begin(logits, boxes, targets).solve()
+    assert torch.equal(found.query, expected.query)
+    assert torch.equal(found.target, expected.target)
+
+
+def test_cost_is_the_sum_of_focal_l1_and_giou_costs() -> None:
+    logits, boxes = made.normal("logits", (2, 1, 8, 4)), made.uniform("boxes", (2, 1, 8, 4)) * 0.5 + 0.1
+    targets = Targets.from_list(made.targets([5], num_classes=4))
+    probability = logits[:, 0].sigmoid()[:, :, targets.labels].transpose(1, 2)  # [G, N, Q]
+    positive = 0.25 * (1 - probability) ** 2 * -(probability + 1e-8).log()
+    negative = 0.75 * probability**2 * -(1 - probability + 1e-8).log()
+    pairs = boxes[:, 0, None], targets.boxes[:, None]
+    giou = overlap(cxcywh_to_xyxy(pairs[0]), cxcywh_to_xyxy(pairs[1]))[1]
+    expected = 2 * (positive - negative) + 5 * (pairs[0] - pairs[1]).abs().sum(-1) - 2 * giou
+    found = HungarianMatcher().costs(logits, boxes, targets)
+    torch.testing.assert_close(found, expected.transpose(0, 1), rtol=1e-5, atol=1e-5)
 
 
 def test_total_cost_is_the_least_possible() -> None:

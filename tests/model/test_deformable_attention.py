@@ -1,0 +1,39 @@
+"""Sampling without keeping the samples has the gradient of the plain formula."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rtdetrv2_train.model import recomputation
+from rtdetrv2_train.model.deformable_attention import _read_bilinear
+
+
+def plain(values: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+    samples = F.grid_sample(values, 2 * locations - 1, align_corners=False)
+    return torch.einsum("ncpq,npq->ncq", samples, weights)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_weighted_samples_and_their_gradients(kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recomputation, "PAYS_ABOVE", 2**60 if kept else 0)
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((3, 4, 5, 6), (3, 2, 7, 2), (3, 2, 7))  # some locations lie outside of the map
+    inputs = [torch.rand(shape, generator=generator, dtype=torch.float64) * 1.2 - 0.1 for shape in shapes]
+    results = []
+    for function in (_read_bilinear, plain):
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        output = function(*leaves)
+        (output.sin() * torch.arange(7)).sum().backward()
+        results.append([output.detach(), *(leaf.grad for leaf in leaves)])
+    torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=1e-12)
+
+
+def test_half_precision_values_get_their_gradient_in_half_precision() -> None:
+    values = torch.rand(1, 2, 4, 4, dtype=torch.bfloat16, requires_grad=True)
+    output = _read_bilinear(values, torch.rand(1, 2, 3, 2), torch.rand(1, 2, 3))
+    output.sum().backward()
+    assert output.dtype == torch.float32
+    assert values.grad is not None and values.grad.dtype == torch.bfloat16
