@@ -36,4 +36,5 @@ def test_half_precision_values_get_their_gradient_in_half_precision() -> None:
     output = _read_bilinear(values, torch.rand(1, 2, 3, 2), torch.rand(1, 2, 3))
     output.sum().backward()
     assert output.dtype == torch.float32
-    assert values.grad is not None and values.grad.dtype == torch.bfloat16
+    assert values.grad is not None
+    assert values.grad.dtype == torch.bfloat16
