@@ -1,18 +1,6 @@
-"""Measure a detector: ``python eval.py run=runs/...``; see ``python eval.py --help``."""
+"""Measure a detector: ``python eval.py run=runs/...``, the same as ``rtdetrv2 eval``."""
 
-import hydra
-from omegaconf import DictConfig
-
-from rtdetrv2_train.runs.command_line import answer_plainly
-
-
-@hydra.main(config_path="conf", config_name="eval", version_base="1.3")
-def main(config: DictConfig) -> None:
-    """Evaluate as configured."""
-    from rtdetrv2_train.runs.evaluate import evaluate
-
-    evaluate(config)
-
+from rtdetrv2_train.cli import run
 
 if __name__ == "__main__":
-    answer_plainly(main)
+    run("eval")

@@ -1,18 +1,6 @@
-"""Train a detector: ``python train.py model=r50vd``; see ``python train.py --help``."""
+"""Train a detector: ``python train.py model=r50vd``, the same as ``rtdetrv2 train``."""
 
-import hydra
-from omegaconf import DictConfig
-
-from rtdetrv2_train.runs.command_line import answer_plainly
-
-
-@hydra.main(config_path="conf", config_name="train", version_base="1.3")
-def main(config: DictConfig) -> float | None:
-    """Train as configured; returns AP, for sweeps."""
-    from rtdetrv2_train.runs.train import train
-
-    return train(config)
-
+from rtdetrv2_train.cli import run
 
 if __name__ == "__main__":
-    answer_plainly(main)
+    run("train")

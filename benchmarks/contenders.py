@@ -29,22 +29,22 @@ class Contender:
         size: side of the square images.
         batch: images of a batch.
         boxes: ground-truth boxes of each image.
-        frozen_norms: whether the backbone's norms are fixed whatever the model's configuration says.
+        freeze_batchnorm: whether the backbone's norms are fixed whatever the model's configuration says.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
 
-    def __init__(self, name: str, size: int, batch: int, boxes: int, frozen_norms: bool = False) -> None:
+    def __init__(self, name: str, size: int, batch: int, boxes: int, freeze_batchnorm: bool = False) -> None:
         generator = torch.Generator().manual_seed(0)
         self.images = torch.rand(batch, 3, size, size, generator=generator)
         centres = torch.rand(batch, boxes, 2, generator=generator) * 0.6 + 0.2
         sides = torch.rand(batch, boxes, 2, generator=generator) * 0.3 + 0.05
         self.boxes = torch.cat([centres, sides], -1)
         self.labels = torch.randint(0, CLASSES, (batch, boxes), generator=generator)
-        self.build(name, frozen_norms)
+        self.build(name, freeze_batchnorm)
 
-    def build(self, name: str, frozen_norms: bool) -> None:
+    def build(self, name: str, freeze_batchnorm: bool) -> None:
         """Make ``model`` and ``optimizer``."""
         raise NotImplementedError
 
@@ -72,14 +72,14 @@ class Contender:
 class Ours(Contender):
     """This project."""
 
-    def build(self, name: str, frozen_norms: bool) -> None:
+    def build(self, name: str, freeze_batchnorm: bool) -> None:
         from rtdetrv2_train.api import build_criterion, build_model
-        from rtdetrv2_train.batch import Targets
-        from rtdetrv2_train.runs.host_memory import keep_freed_memory
+        from rtdetrv2_train.system.allocator import keep_freed_memory
+        from rtdetrv2_train.types import Targets
 
         keep_freed_memory()
         self.model = build_model(name, CLASSES).train().to(memory_format=torch.channels_last)
-        if frozen_norms:
+        if freeze_batchnorm:
             freeze_norms(self.model.get_submodule("backbone"))
         self.criterion = build_criterion(name)
         self.targets = Targets.from_list(
@@ -114,19 +114,19 @@ class Ours(Contender):
 class HuggingFace(Contender):
     """``transformers``."""
 
-    def build(self, name: str, frozen_norms: bool) -> None:
+    def build(self, name: str, freeze_batchnorm: bool) -> None:
         import transformers
+        from rtdetrv2_train.checkpoints.architecture import infer_architecture
 
         from rtdetrv2_train.api import build_model
-        from rtdetrv2_train.weights.architecture import infer_architecture
-        from rtdetrv2_train.weights.huggingface import huggingface_config
+        from rtdetrv2_train.export.huggingface import huggingface_config
 
         facts = infer_architecture(build_model(name, CLASSES).state_dict())
         blocks = facts.csp_blocks
         if blocks != 3:
             raise SystemExit(f"Hugging Face's fusion blocks are 3, those of {name} {blocks}")
         content = huggingface_config(facts, [f"class {index}" for index in range(CLASSES)])
-        content["freeze_backbone_batch_norms"] = frozen_norms or content["freeze_backbone_batch_norms"]
+        content["freeze_backbone_batch_norms"] = freeze_batchnorm or content["freeze_backbone_batch_norms"]
         self.model = transformers.RTDetrV2ForObjectDetection(transformers.RTDetrV2Config.from_dict(content)).train()
         self.targets = [
             {"boxes": boxes, "class_labels": labels} for boxes, labels in zip(self.boxes, self.labels, strict=True)
@@ -148,14 +148,16 @@ class HuggingFace(Contender):
 class Authors(Contender):
     """``rtdetrv2_pytorch`` of the checkout that the environment variable ``RTDETR_AUTHORS`` names."""
 
-    def build(self, name: str, frozen_norms: bool) -> None:
+    def build(self, name: str, freeze_batchnorm: bool) -> None:
         checkout = Path(os.environ["RTDETR_AUTHORS"]).resolve()
         sys.path.insert(0, str(checkout))
         os.chdir(checkout)
         from src.core import YAMLConfig
 
         base = AUTHORS_CONFIGS.get(name, AUTHORS_CONFIGS["r18vd"])
-        changes: dict[str, Any] = {"PResNet": {"pretrained": False, **({"freeze_norm": True} if frozen_norms else {})}}
+        changes: dict[str, Any] = {
+            "PResNet": {"pretrained": False, **({"freeze_norm": True} if freeze_batchnorm else {})}
+        }
         if name == "nano":
             from rtdetrv2_train.api import build_model
 

@@ -27,13 +27,13 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from rtdetrv2_train.data.annotations import CocoAnnotations
-from rtdetrv2_train.data.dataset import DetectionDataset, collate
-from rtdetrv2_train.data.loader import BatchLoader
-from rtdetrv2_train.data.photometric import PhotometricDistortion
-from rtdetrv2_train.data.pipeline import TrainingPipeline
-from rtdetrv2_train.data.sampler import SampleRequest, TrainBatchSampler
-from rtdetrv2_train.data.schedule import AugmentationSchedule
-from rtdetrv2_train.data.transforms import HorizontalFlip, IoUCrop, ZoomOut
+from rtdetrv2_train.data.augment.geometric import HorizontalFlip, IoUCrop, ZoomOut
+from rtdetrv2_train.data.augment.photometric import PhotometricDistortion
+from rtdetrv2_train.data.augment.pipeline import TrainingPipeline
+from rtdetrv2_train.data.augment.schedule import AugmentationSchedule
+from rtdetrv2_train.data.loading.dataset import DetectionDataset, collate
+from rtdetrv2_train.data.loading.loader import BatchLoader
+from rtdetrv2_train.data.loading.samplers import SampleRequest, TrainBatchSampler
 
 SIZE = 640
 BATCH_SIZE = 16

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from rtdetrv2_train.batch import Detections
 from rtdetrv2_train.evaluation.backends import BACKENDS
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
+from rtdetrv2_train.types import Detections
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = 80

@@ -23,8 +23,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from rtdetrv2_train.batch import Detections
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
+from rtdetrv2_train.types import Detections
 
 ROOT = Path(__file__).resolve().parents[1]
 WAYS = ("tensors", "objects")

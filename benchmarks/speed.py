@@ -46,7 +46,7 @@ class Workload:
         size: side of the images.
         batch: images of a batch.
         boxes: ground-truth boxes of each image.
-        frozen_norms: fix the backbone's norms, as Hugging Face's training does.
+        freeze_batchnorm: fix the backbone's norms, as Hugging Face's training does.
         compiled: use ``torch.compile`` for inference.
         half: infer in bfloat16, everybody.
         contenders: who takes part.
@@ -57,7 +57,7 @@ class Workload:
     size: int
     batch: int
     boxes: int = 8
-    frozen_norms: bool = False
+    freeze_batchnorm: bool = False
     compiled: bool = False
     half: bool = False
     contenders: tuple[str, ...] = tuple(CONTENDERS)
@@ -69,7 +69,9 @@ WORKLOADS = {
     "train-r18vd-320": Workload("train", "r18vd", 320, 8, contenders=OURS_AND_AUTHORS),
     "train-r18vd-640": Workload("train", "r18vd", 640, 4, contenders=OURS_AND_AUTHORS),
     "train-r50vd-640": Workload("train", "r50vd", 640, 2),
-    "train-r18vd-320-frozen": Workload("train", "r18vd", 320, 8, frozen_norms=True, contenders=("ours", "huggingface")),
+    "train-r18vd-320-frozen": Workload(
+        "train", "r18vd", 320, 8, freeze_batchnorm=True, contenders=("ours", "huggingface")
+    ),
     "criterion-8": Workload("criterion", "r50vd", 256, 4, 8, contenders=OURS_AND_AUTHORS),
     "criterion-60": Workload("criterion", "r50vd", 256, 4, 60, contenders=OURS_AND_AUTHORS),
     "criterion-300": Workload("criterion", "r50vd", 256, 4, 300, contenders=OURS_AND_AUTHORS),
@@ -87,7 +89,9 @@ def measure(workload: Workload, contender: str, repeats: int) -> dict[str, float
     """The figures of one contender, in this process."""
     if contender == "machine":
         return machine()
-    entry = CONTENDERS[contender](workload.model, workload.size, workload.batch, workload.boxes, workload.frozen_norms)
+    entry = CONTENDERS[contender](
+        workload.model, workload.size, workload.batch, workload.boxes, workload.freeze_batchnorm
+    )
     if workload.task == "count":
         return operations(entry)
     if workload.task == "train":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from rtdetrv2_train.runs.folders import newest_run
+from rtdetrv2_train.runs.folder import newest_run
 
 FOLDER = Path(__file__).parent / "pictures"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -17,7 +17,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="study", node=_SWEEPER,
 
 
 class StudySweeper(Sweeper):
-    """Runs the trials of a study on any of Hydra's launchers: see :mod:`rtdetrv2_train.runs.sweep`."""
+    """Runs the trials of a study on any of Hydra's launchers: see :mod:`rtdetrv2_train.sweeps.sweeper`."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Take what :meth:`sweep` needs."""
@@ -27,6 +27,6 @@ class StudySweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Run the trials that are missing."""
-        from rtdetrv2_train.runs.sweep import sweep
+        from rtdetrv2_train.sweeps.sweeper import sweep
 
         sweep(self.config, self.hydra_context, self.task_function, arguments)

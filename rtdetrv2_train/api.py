@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from hydra.utils import instantiate
-
-from rtdetrv2_train.batch import Targets
+from rtdetrv2_train.checkpoints.loading import LoadReport, load_weights
 from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.inference.detector import Detector, Prediction, predict
+from rtdetrv2_train.inference.loading import load_detector
+from rtdetrv2_train.inference.predicting import predict_source
 from rtdetrv2_train.loss.criterion import Criterion
+from rtdetrv2_train.model.architecture import Architecture
 from rtdetrv2_train.model.detector import RTDETRv2
-from rtdetrv2_train.model.fusion import fuse
 from rtdetrv2_train.model.output import ModelOutput
-from rtdetrv2_train.runs.load import load_detector
-from rtdetrv2_train.runs.model_config import build_named, model_config
-from rtdetrv2_train.runs.predict import Detector, Prediction, predict
-from rtdetrv2_train.runs.predict_source import predict_source
-from rtdetrv2_train.weights.matching import LoadReport, load_weights
+from rtdetrv2_train.model.reparameterisation import fuse
+from rtdetrv2_train.runs.configuration import build, composed
+from rtdetrv2_train.runs.model_configuration import configured_architecture, model_config
+from rtdetrv2_train.types import Targets
+
+if TYPE_CHECKING:
+    from rtdetrv2_train.commands.train import TrainedRun
+    from rtdetrv2_train.evaluation.metrics import CocoMetrics
 
 __all__ = [
+    "Architecture",
     "Criterion",
     "Detector",
     "LoadReport",
@@ -29,12 +34,50 @@ __all__ = [
     "UserError",
     "build_criterion",
     "build_model",
+    "evaluate",
     "fuse",
     "load_detector",
     "load_weights",
     "predict",
     "predict_source",
+    "train",
 ]
+
+
+def train(*overrides: str) -> TrainedRun:
+    """Train a detector, as ``rtdetrv2 train`` does.
+
+    Args:
+        overrides: as on the command line: ``"model=r18vd"``, ``"data.root=datasets/mine"``.
+
+    Returns:
+        the run's folder and the metrics of its best epoch.
+
+    Raises:
+        UserError: if a setting, a path or a file is wrong.
+    """
+    from rtdetrv2_train.commands.train import train as train_composed
+
+    with composed("train", overrides) as config:
+        return cast("TrainedRun", train_composed(config, overrides))
+
+
+def evaluate(*overrides: str) -> CocoMetrics:
+    """Measure a detector, as ``rtdetrv2 eval`` does.
+
+    Args:
+        overrides: as on the command line: ``"run=runs/r18vd"``, ``"trainer=cpu"``.
+
+    Returns:
+        the twelve numbers of the COCO benchmark and those of each class.
+
+    Raises:
+        UserError: if a setting, a path or a file is wrong.
+    """
+    from rtdetrv2_train.commands.evaluate import evaluate as evaluate_composed
+
+    with composed("eval", overrides) as config:
+        return cast("CocoMetrics", evaluate_composed(config, overrides))
 
 
 def build_model(
@@ -47,7 +90,7 @@ def build_model(
         num_classes: number of classes C.
         image_size: (height, width) that it is meant for, multiples of 32; None for the configuration's. It takes images
             of any size; anchors of this one are kept in its state dict.
-        decoder_options: arguments of ``Decoder`` that differ from the configuration, such as ``num_denoising=0``,
+        decoder_options: keys of ``DecoderConfig`` that differ from the configuration, such as ``num_denoising=0``,
             ``num_eval_layers=3``, ``num_points=[2, 4, 6]``, ``sampling="discrete"``, ``num_queries=100``.
 
     Returns:
@@ -56,7 +99,7 @@ def build_model(
     Raises:
         UserError: if there is no such model or option, or a value does not fit.
     """
-    return build_named(model_config(name, image_size), num_classes, **decoder_options)
+    return RTDETRv2(configured_architecture(model_config(name), num_classes, image_size, **decoder_options))
 
 
 def build_criterion(name: str = "r50vd", num_classes: int | None = None) -> Criterion:
@@ -76,4 +119,4 @@ def build_criterion(name: str = "r50vd", num_classes: int | None = None) -> Crit
     """
     if num_classes is not None and num_classes < 1:
         raise UserError(f"num_classes={num_classes} must be at least 1")
-    return cast(Criterion, instantiate(model_config(name).criterion, _convert_="all"))
+    return cast(Criterion, build(model_config(name).criterion))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,10 +13,17 @@ import cv2
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
+
+from rtdetrv2_train.model.architecture import Architecture
+from rtdetrv2_train.model.backbones.resnet import ResNetVDConfig
+from rtdetrv2_train.model.decoder import DecoderConfig
+from rtdetrv2_train.model.detector import RTDETRv2
+from rtdetrv2_train.model.hybrid_encoder import HybridEncoderConfig
+from rtdetrv2_train.runs.configuration import register_resolvers
+from rtdetrv2_train.runs.model_configuration import configured_architecture
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "tests" / "reference"
@@ -34,6 +42,7 @@ def _deterministic_weights() -> ModuleType:
 
 
 made = _deterministic_weights()
+register_resolvers()
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -52,9 +61,9 @@ def figures(name: str) -> dict[str, Any]:
     return json.loads((REFERENCE / f"{name}.json").read_text())
 
 
-def build(config: DictConfig, num_classes: int = 80, **decoder: Any) -> nn.Module:
+def build(config: DictConfig, num_classes: int = 80, **decoder: Any) -> RTDETRv2:
     """The model of a configuration."""
-    return instantiate(config.model.architecture, decoder={"num_classes": num_classes, **decoder}, _convert_="all")
+    return RTDETRv2(configured_architecture(config.model, num_classes, **decoder))
 
 
 def fill(model: nn.Module) -> None:
@@ -120,3 +129,39 @@ def write_coco(folder: Path, num_images: int = 12, size: int | tuple[int, int] =
     content = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "annotations.json").write_text(json.dumps(content))
     return folder
+
+
+def small_model(
+    num_classes: int = 4,
+    num_layers: int = 3,
+    num_points: Sequence[int] = (4, 4, 4),
+    num_denoising: int = 10,
+    blocks: Sequence[int] = (1, 1, 1, 1),
+    width: int = 32,
+    seed: int = 0,
+) -> RTDETRv2:
+    """A detector of the real classes with well under a million parameters, its statistics and biases not trivial."""
+    torch.manual_seed(seed)
+    architecture = Architecture(
+        ResNetVDConfig(tuple(blocks), bottleneck=False, width=8),
+        HybridEncoderConfig(width, num_heads=4, feedforward_width=32, expansion=0.5),
+        DecoderConfig(
+            width=32,
+            num_queries=20,
+            num_layers=num_layers,
+            num_heads=4,
+            feedforward_width=32,
+            num_points=tuple(num_points),
+            num_denoising=num_denoising,
+        ),
+        num_classes,
+        image_size=(64, 64),
+    )
+    model = RTDETRv2(architecture)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if name.endswith(("running_mean", "bias")) or (tensor.ndim == 1 and name.endswith("weight")):
+                tensor.uniform_(0.1, 0.3)
+            elif name.endswith("num_batches_tracked"):
+                tensor.fill_(17)
+    return model.eval()

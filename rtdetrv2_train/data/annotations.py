@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdetrv2_train.data.coco_file import NO_ID, AnnotationProblem, CocoContent, read_coco_file
 from rtdetrv2_train.data.columns import ColumnFile
+from rtdetrv2_train.data.formats.coco import NO_ID, AnnotationProblem, CocoContent, read_coco_file
 from rtdetrv2_train.data.index import SIZES_FROM, Content, open_index
 from rtdetrv2_train.errors import UserError
 

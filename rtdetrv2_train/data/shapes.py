@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdetrv2_train.data.datamodule import CocoDataModule
-from rtdetrv2_train.data.images import ImageArray, as_bytes
+from rtdetrv2_train.data.images.decode import ImageArray, as_bytes
+from rtdetrv2_train.data.loading.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
 
 logger = logging.getLogger(__name__)

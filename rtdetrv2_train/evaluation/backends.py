@@ -21,7 +21,7 @@ AUTO = "auto"
 
 
 @dataclass(frozen=True)
-class Counted:
+class PrecisionRecall:
     """What a program counted. T IoUs, R recalls, K classes, A areas (all, small, medium, large), M detection limits.
 
     Attributes:
@@ -35,10 +35,10 @@ class Counted:
     recall: NDArray[np.float64]
 
 
-Backend = Callable[[Mapping[str, Any], NDArray[np.float64]], Counted]
+Backend = Callable[[Mapping[str, Any], NDArray[np.float64]], PrecisionRecall]
 
 
-def pycocotools(truth: Mapping[str, Any], found_D7: NDArray[np.float64]) -> Counted:
+def pycocotools(truth: Mapping[str, Any], found_D7: NDArray[np.float64]) -> PrecisionRecall:
     """Count with pycocotools, the reference; some minutes for COCO's validation set.
 
     Args:
@@ -71,7 +71,7 @@ def pycocotools(truth: Mapping[str, Any], found_D7: NDArray[np.float64]) -> Coun
         return _counted(COCOeval(*contents, "bbox"))
 
 
-def ultrafast(truth: Mapping[str, Any], found_D7: NDArray[np.float64]) -> Counted:
+def ultrafast(truth: Mapping[str, Any], found_D7: NDArray[np.float64]) -> PrecisionRecall:
     """Count with ultrafast-pycocotools, in seconds; arguments as for :func:`pycocotools`."""
     from ultrafast_pycocotools import COCO, COCOeval
 
@@ -109,10 +109,10 @@ def backend_named(name: str = AUTO) -> Backend:
     return function
 
 
-def _counted(evaluation: Any) -> Counted:
+def _counted(evaluation: Any) -> PrecisionRecall:
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
     counted = evaluation.eval
     summary = [float(number) for number in evaluation.stats]
-    return Counted(summary, np.asarray(counted["precision"]), np.asarray(counted["recall"]))
+    return PrecisionRecall(summary, np.asarray(counted["precision"]), np.asarray(counted["recall"]))

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rtdetrv2_train.batch import Detections
 from rtdetrv2_train.errors import UserError
-from rtdetrv2_train.evaluation.backends import AUTO, Counted, backend_named
-from rtdetrv2_train.evaluation.boxes_found import BoxesFound
-from rtdetrv2_train.evaluation.exchange import gather_rows, is_distributed
+from rtdetrv2_train.evaluation.analysis.boxes import EvaluatedBoxes
+from rtdetrv2_train.evaluation.backends import AUTO, PrecisionRecall, backend_named
+from rtdetrv2_train.evaluation.gather import gather_rows, is_distributed
 from rtdetrv2_train.evaluation.metrics import NOTHING_TO_MEASURE, ClassMetrics, CocoMetrics
+from rtdetrv2_train.types import Detections
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class CocoEvaluator:
         """
         return self.metrics_of(self.count())
 
-    def count(self) -> Counted:
+    def count(self) -> PrecisionRecall:
         """Precision and recall over all images, from which :meth:`metrics_of` takes the numbers."""
         truth = {
             "images": [{"id": rank} for rank in range(1, len(self._image_ids) + 1)],
@@ -174,19 +174,19 @@ class CocoEvaluator:
         }
         return self._count(truth, self._found(_Collected.concatenated(self._parts).every_image_once()))
 
-    def metrics_of(self, counted: Counted) -> CocoMetrics:
+    def metrics_of(self, counted: PrecisionRecall) -> CocoMetrics:
         """The metrics among what was counted."""
         # In the order in which pycocotools summarises, which is that of the fields.
         names = [f.name for f in fields(CocoMetrics) if f.name != "per_class"]
         numbers = dict(zip(names, counted.summary, strict=True))
         return CocoMetrics(**numbers, per_class=self._per_class(counted.precision, counted.recall))
 
-    def boxes_found(self) -> BoxesFound:
+    def boxes_found(self) -> EvaluatedBoxes:
         """Everything collected and the ground truth as flat arrays, to look at more closely."""
         collected = _Collected.concatenated(self._parts).every_image_once()
         found = self._found(collected)
         truth = self._truth
-        return BoxesFound(
+        return EvaluatedBoxes(
             image_ids=self._image_ids,
             class_names=tuple(self._class_names),
             truth_images=np.array([a["image_id"] - 1 for a in truth], dtype=np.int64),

@@ -5,15 +5,14 @@ Shape suffixes: G prediction sets, B batch, Q queries, C classes, K matched pair
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from rtdetrv2_train.batch import Targets
 from rtdetrv2_train.boxes import cxcywh_to_xyxy, overlap
 from rtdetrv2_train.loss.matcher import Assignment, HungarianMatcher
 from rtdetrv2_train.model.output import ModelOutput
+from rtdetrv2_train.ops.varifocal import varifocal_loss
+from rtdetrv2_train.types import Targets
 
 
 class Criterion(nn.Module):
@@ -97,7 +96,7 @@ class Criterion(nn.Module):
         giou_G = (1 - giou_GK).sum(1)
 
         at = (set_G1, image, assignment.query, targets.labels[assignment.target])
-        vfl_G = _Varifocal.apply(logits_GBQC, at, iou_GK.detach(), self.alpha, self.gamma)
+        vfl_G = varifocal_loss(logits_GBQC, at, iou_GK.detach(), self.alpha, self.gamma)
         return torch.stack(
             [
                 vfl_G * self.weights["vfl"],
@@ -105,35 +104,6 @@ class Criterion(nn.Module):
                 giou_G * self.weights["giou"],
             ]
         )
-
-
-class _Varifocal(torch.autograd.Function):
-    """Varifocal loss (Zhang et al., arXiv 2008.13367, equation 2), summed over each set.
-
-    A matched class is weighted by the IoU q that it should predict, every other class by alpha * score^gamma. Binary
-    cross-entropy of a logit x is softplus(x) - q * x, so what q adds concerns matched classes alone. Weights have no
-    gradient, so that of x is weight * score - q^2, which is known as soon as the loss is.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, logits_GBQC: Tensor, at: tuple[Tensor, ...], iou_GK: Tensor, alpha: float, gamma: float
-    ) -> Tensor:
-        score = logits_GBQC.sigmoid()
-        weight = score.pow(gamma).mul_(alpha).index_put_(at, iou_GK)
-        # softplus(x) = max(x, 0) - log(max(score, 1 - score)): exact in both tails, and log1p is several times slower
-        softplus = logits_GBQC.relu().sub_(torch.maximum(score, 1 - score).log_())
-        everywhere_G = torch.linalg.vecdot(weight.flatten(1), softplus.flatten(1))
-        if ctx.needs_input_grad[0]:
-            matched_GK = iou_GK * (score[at] - iou_GK)
-            ctx.save_for_backward(weight.mul_(score).index_put_(at, matched_GK))
-        return everywhere_G - (iou_GK.square() * logits_GBQC[at]).sum(1)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient_GBQC,) = ctx.saved_tensors
-        return gradients[0][:, None, None, None] * gradient_GBQC, None, None, None, None
 
 
 def _in_full(tensor: Tensor) -> Tensor:

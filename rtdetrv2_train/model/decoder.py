@@ -9,16 +9,18 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rtdetrv2_train.batch import Targets
+from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.model.deformable_attention import MultiScaleDeformableAttention, SamplingMethod
 from rtdetrv2_train.model.denoising import DenoisingLayout, noisy_queries
 from rtdetrv2_train.model.layers import MLP, ConvNorm, SelfAttention, ShapeCache, inverse_sigmoid
 from rtdetrv2_train.model.output import DenoisingOutput, ModelOutput
+from rtdetrv2_train.types import Targets
 
 PRIOR_PROBABILITY = 0.01  # of any class at the start (focal loss, arXiv 1708.02002, section 4.1)
 
@@ -48,27 +50,60 @@ def make_anchors(
     return logits_1N4.masked_fill(~valid_1N1, torch.inf).float(), valid_1N1
 
 
+@dataclass(frozen=True)
+class DecoderConfig:
+    """Shape of a decoder, and of its denoising queries.
+
+    Attributes:
+        width: model width D.
+        num_queries: queries Q; fewer are used on images with fewer positions.
+        num_layers: decoder layers L.
+        num_eval_layers: layers used in evaluation, at most L; None for all.
+        num_heads: attention heads.
+        feedforward_width: hidden width of the feed-forward parts.
+        num_points: sampling points per head for each level, finest first.
+        sampling: ``default`` (bilinear) or ``discrete``.
+        num_denoising: positive denoising queries, about; 0 for none.
+        label_noise_ratio: see :func:`noisy_queries`.
+        box_noise_scale: see :func:`noisy_queries`.
+
+    Raises:
+        UserError: if ``num_eval_layers`` is not one of the layers.
+    """
+
+    width: int = 256
+    num_queries: int = 300
+    num_layers: int = 6
+    num_eval_layers: int | None = None
+    num_heads: int = 8
+    feedforward_width: int = 1024
+    num_points: tuple[int, ...] = (4, 4, 4)
+    sampling: SamplingMethod = "default"
+    num_denoising: int = 100
+    label_noise_ratio: float = 0.5
+    box_noise_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.num_eval_layers is not None and not 1 <= self.num_eval_layers <= self.num_layers:
+            raise UserError(f"num_eval_layers must be from 1 to {self.num_layers}, not {self.num_eval_layers}")
+
+
 class DecoderLayer(nn.Module):
     """Self-attention among queries, deformable attention to the image, feed-forward; a norm after each.
 
     Args:
-        width: model width D.
-        num_heads: attention heads.
-        feedforward_width: hidden width of the feed-forward part.
-        num_points: sampling points per head for each level.
-        method: how points are sampled.
+        config: of the decoder.
     """
 
-    def __init__(
-        self, width: int, num_heads: int, feedforward_width: int, num_points: Sequence[int], method: SamplingMethod
-    ) -> None:
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
-        self.self_attn = SelfAttention(width, num_heads)
+        width = config.width
+        self.self_attn = SelfAttention(width, config.num_heads)
         self.norm1 = nn.LayerNorm(width)
-        self.cross_attn = MultiScaleDeformableAttention(width, num_heads, num_points, method)
+        self.cross_attn = MultiScaleDeformableAttention(width, config.num_heads, config.num_points, config.sampling)
         self.norm2 = nn.LayerNorm(width)
-        self.linear1 = nn.Linear(width, feedforward_width)
-        self.linear2 = nn.Linear(feedforward_width, width)
+        self.linear1 = nn.Linear(width, config.feedforward_width)
+        self.linear2 = nn.Linear(config.feedforward_width, width)
         self.norm3 = nn.LayerNorm(width)
         nn.init.xavier_uniform_(self.linear1.weight)
         nn.init.xavier_uniform_(self.linear2.weight)
@@ -80,10 +115,10 @@ class DecoderLayer(nn.Module):
         reference_BQ4: Tensor,
         memory_BND: Tensor,
         sizes: Sequence[tuple[int, int]],
-        visible_QQ: Tensor | None,
+        attention_mask_QQ: Tensor | None,
     ) -> Tensor:
         """``[B, Q, D]`` to ``[B, Q, D]``."""
-        x_BQD = self.norm1(x_BQD + self.self_attn(x_BQD, position_BQD, visible_QQ))
+        x_BQD = self.norm1(x_BQD + self.self_attn(x_BQD, position_BQD, attention_mask_QQ))
         x_BQD = self.norm2(x_BQD + self.cross_attn(x_BQD + position_BQD, reference_BQ4, memory_BND, sizes))
         return self.norm3(x_BQD + self.linear2(F.relu(self.linear1(x_BQD))))
 
@@ -100,19 +135,9 @@ class Decoder(nn.Module):
     """Chooses queries from the encoder's maps and refines their boxes and classes.
 
     Args:
-        num_classes: number of classes C.
+        config: its shape.
         in_channels: channels of the encoder's maps.
-        width: model width D.
-        num_queries: queries Q; fewer are used on images with fewer positions.
-        num_layers: decoder layers L.
-        num_eval_layers: layers used in evaluation, at most L; None for all.
-        num_heads: attention heads.
-        feedforward_width: hidden width of the feed-forward parts.
-        num_points: sampling points per head for each level.
-        sampling: ``default`` (bilinear) or ``discrete``.
-        num_denoising: positive denoising queries, about; 0 for none.
-        label_noise_ratio: see :func:`noisy_queries`.
-        box_noise_scale: see :func:`noisy_queries`.
+        num_classes: number of classes C.
         image_size: (height, width) whose anchors are kept in the state dict, as released checkpoints do.
     """
 
@@ -120,37 +145,20 @@ class Decoder(nn.Module):
     valid_mask: Tensor
 
     def __init__(
-        self,
-        num_classes: int,
-        in_channels: Sequence[int],
-        width: int = 256,
-        num_queries: int = 300,
-        num_layers: int = 6,
-        num_eval_layers: int | None = None,
-        num_heads: int = 8,
-        feedforward_width: int = 1024,
-        num_points: Sequence[int] = (4, 4, 4),
-        sampling: SamplingMethod = "default",
-        num_denoising: int = 100,
-        label_noise_ratio: float = 0.5,
-        box_noise_scale: float = 1.0,
-        image_size: tuple[int, int] = (640, 640),
+        self, config: DecoderConfig, in_channels: Sequence[int], num_classes: int, image_size: tuple[int, int]
     ) -> None:
         super().__init__()
-        if len(num_points) != len(in_channels):
-            raise ValueError(f"num_points gives {len(num_points)} levels, but the encoder has {len(in_channels)}")
-        if num_eval_layers is not None and not 1 <= num_eval_layers <= num_layers:
-            raise ValueError(f"num_eval_layers must be from 1 to {num_layers}, not {num_eval_layers}")
-        self.num_queries = num_queries
-        self.num_eval_layers = num_eval_layers or num_layers
-        self.num_denoising = num_denoising
-        self.label_noise_ratio = label_noise_ratio
-        self.box_noise_scale = box_noise_scale
+        width, num_layers = config.width, config.num_layers
+        self.num_queries = config.num_queries
+        self.num_eval_layers = config.num_eval_layers or num_layers
+        self.num_denoising = config.num_denoising
+        self.label_noise_ratio = config.label_noise_ratio
+        self.box_noise_scale = config.box_noise_scale
 
         self.input_proj = nn.ModuleList(ConvNorm(channels, width, 1) for channels in in_channels)
-        layers = [DecoderLayer(width, num_heads, feedforward_width, num_points, sampling) for _ in range(num_layers)]
+        layers = [DecoderLayer(config) for _ in range(num_layers)]
         self.decoder = _DecoderLayers(layers)
-        if num_denoising > 0:
+        if config.num_denoising > 0:
             self.denoising_class_embed = nn.Embedding(num_classes + 1, width, padding_idx=num_classes)
         self.query_pos_head = MLP(4, 2 * width, width, 2)
         self.enc_output = nn.Sequential(OrderedDict(proj=nn.Linear(width, width), norm=nn.LayerNorm(width)))
@@ -165,7 +173,7 @@ class Decoder(nn.Module):
         self.register_buffer("anchors", anchors)
         self.register_buffer("valid_mask", valid_mask)
         self._anchors: ShapeCache[tuple[Tensor, Tensor]] = ShapeCache()
-        self._visible: ShapeCache[Tensor] = ShapeCache()
+        self._attention_masks: ShapeCache[Tensor] = ShapeCache()
 
     def _reset_parameters(self) -> None:
         bias = -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY)
@@ -209,7 +217,7 @@ class Decoder(nn.Module):
         noisy_BTD, noisy_logits_BT4 = noisy_queries(
             targets, layout, self.denoising_class_embed, self.label_noise_ratio, self.box_noise_scale
         )
-        visible = self._visible.get(
+        visible = self._attention_masks.get(
             (layout, num_matching, content_BQD.device), lambda: layout.visible(num_matching, content_BQD.device)
         )
         content = torch.cat([noisy_BTD.to(content_BQD.dtype), content_BQD], 1)
@@ -257,7 +265,7 @@ class Decoder(nn.Module):
         reference_logits_BQ4: Tensor,
         memory_BND: Tensor,
         sizes: Sequence[tuple[int, int]],
-        visible_QQ: Tensor | None,
+        attention_mask_QQ: Tensor | None,
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Run the layers; each corrects the boxes of the one before.
 
@@ -273,7 +281,9 @@ class Decoder(nn.Module):
         logits: list[Tensor] = []
         boxes: list[Tensor] = []
         for index, layer in enumerate(self.decoder.layers[:num_layers]):
-            x_BQD = layer(x_BQD, self.query_pos_head(reference_BQ4), reference_BQ4, memory_BND, sizes, visible_QQ)
+            x_BQD = layer(
+                x_BQD, self.query_pos_head(reference_BQ4), reference_BQ4, memory_BND, sizes, attention_mask_QQ
+            )
             correction_BQ4 = self.dec_bbox_head[index](x_BQD)
             refined_BQ4 = (correction_BQ4 + inverse_sigmoid(reference_BQ4)).sigmoid()
             if self.training or index == num_layers - 1:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from rtdetrv2_train.model.recomputation import is_large
+from rtdetrv2_train.ops.deformable_sampling import sample_bilinear, sample_nearest
 
 SamplingMethod = Literal["default", "discrete"]
 
@@ -100,7 +99,7 @@ class MultiScaleDeformableAttention(nn.Module):
         locations = (reference_B11Q4[..., :2] + offsets_BHPQ2 * reach).flatten(0, 1)
         values = self._values(memory_BND).unflatten(1, (heads, -1)).flatten(0, 1)
 
-        read = _read_bilinear if self.method == "default" else _read_nearest
+        sample = sample_bilinear if self.method == "default" else sample_nearest
         of_level = zip(
             values.split([height * width for height, width in sizes], 2),
             sizes,
@@ -108,7 +107,7 @@ class MultiScaleDeformableAttention(nn.Module):
             weights.split(self.num_points, 1),
             strict=True,
         )
-        parts = [read(value.unflatten(2, size), points, weight) for value, size, points, weight in of_level]
+        parts = [sample(value.unflatten(2, size), points, weight) for value, size, points, weight in of_level]
         attended = reduce(torch.add, parts)  # [B * H, C, Q]
         return self.output_proj(attended.view(batch, -1, num_queries).transpose(1, 2))
 
@@ -116,57 +115,3 @@ class MultiScaleDeformableAttention(nn.Module):
         """``value_proj`` of every position, ``[B, D, N]``: laid out as they are sampled, without a copy."""
         weight_BDD = self.value_proj.weight.expand(len(memory_BND), -1, -1)
         return torch.baddbmm(self.value_proj.bias[:, None], weight_BDD, memory_BND.transpose(1, 2))
-
-
-def _read_bilinear(values: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
-    """Weighted sum of what lies between pixels; outside of the map lies zero.
-
-    Args:
-        values: ``[N, C, h, w]``.
-        locations: x and y in [0, 1], ``[N, P, Q, 2]``.
-        weights: ``[N, P, Q]``.
-
-    Returns:
-        ``[N, C, Q]``.
-    """
-    attended: Tensor = _Bilinear.apply(values, 2 * locations - 1, weights)
-    return attended
-
-
-class _Bilinear(torch.autograd.Function):
-    """Samples are the largest tensor of the decoder, and soon read again: many are not kept for the gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, grid: Tensor, weights: Tensor) -> Tensor:
-        samples = _samples(values, grid)
-        kept = None if is_large(samples) or not any(ctx.needs_input_grad) else samples
-        ctx.save_for_backward(values, grid, weights, kept)
-        weights = weights[:, None]
-        return (samples.mul_(weights) if kept is None else samples * weights).sum(2)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        values, grid, weights, samples = ctx.saved_tensors
-        if samples is None:
-            samples = _samples(values, grid)
-        gradient = gradients[0][:, :, None]
-        of_weights = (samples * gradient).sum(1)
-        of_values, of_grid = torch.ops.aten.grid_sampler_2d_backward(
-            gradient * weights[:, None], values.to(grid.dtype), grid, 0, 0, False, [True, True]
-        )
-        return of_values.to(values.dtype), of_grid, of_weights.to(weights.dtype)
-
-
-def _samples(values: Tensor, grid: Tensor) -> Tensor:
-    return F.grid_sample(values.to(grid.dtype), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-
-
-def _read_nearest(values: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
-    """As :func:`_read_bilinear`, but of the pixels nearest to the locations, which are clamped to the map."""
-    height, width = values.shape[2:]
-    column = (locations[..., 0] * width + 0.5).long().clamp(0, width - 1)
-    row = (locations[..., 1] * height + 0.5).long().clamp(0, height - 1)
-    index = (row * width + column).flatten(1)[:, None].expand(-1, values.shape[1], -1)
-    samples = values.flatten(2).gather(2, index).unflatten(2, locations.shape[1:3])
-    return (samples * weights[:, None]).sum(2)

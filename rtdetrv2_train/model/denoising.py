@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rtdetrv2_train.batch import Targets
 from rtdetrv2_train.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from rtdetrv2_train.model.layers import inverse_sigmoid
+from rtdetrv2_train.types import Targets
 
 _GOLDEN_GAMMA = -0x61C8864680B583EB  # SplitMix64's odd step, 2^64 divided by the golden ratio, as a signed integer
 _LOW_BITS = (1 << 39) - 1  # those that _uniform leaves

@@ -5,26 +5,33 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rtdetrv2_train.batch import Targets
+from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.model.architecture import COARSEST_STRIDE, Architecture
+from rtdetrv2_train.model.backbones.hgnetv2 import HGNetV2
+from rtdetrv2_train.model.backbones.resnet import ResNetVD, ResNetVDConfig
 from rtdetrv2_train.model.decoder import Decoder
 from rtdetrv2_train.model.hybrid_encoder import HybridEncoder
 from rtdetrv2_train.model.output import ModelOutput
-
-COARSEST_STRIDE = 32
+from rtdetrv2_train.types import Targets
 
 
 class RTDETRv2(nn.Module):
-    """The detector (Lv et al., arXiv 2407.17140).
+    """The detector (Lv et al., arXiv 2407.17140): the backbone's features are fused, and objects found in them.
 
     Args:
-        backbone: maps images to features of strides 8, 16 and 32.
-        encoder: fuses them.
-        decoder: finds objects in the fused maps.
+        architecture: what it is made of.
     """
 
-    def __init__(self, backbone: nn.Module, encoder: HybridEncoder, decoder: Decoder) -> None:
+    def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.architecture = architecture
+        channels = architecture.backbone.stage_channels[1:]
+        widths = [architecture.encoder.width] * len(channels)
+        # built in this order, registered in another: a seed keeps its weights, an optimizer its order of parameters
+        encoder = HybridEncoder(architecture.encoder, channels)
+        decoder = Decoder(architecture.decoder, widths, architecture.num_classes, architecture.image_size)
+        backbone = architecture.backbone
+        self.backbone = ResNetVD(backbone) if isinstance(backbone, ResNetVDConfig) else HGNetV2(backbone)
         self.decoder = decoder
         self.encoder = encoder
 
@@ -49,3 +56,16 @@ class RTDETRv2(nn.Module):
         # every later map keeps this layout, which is the faster one on CPUs and GPUs alike
         images_B3HW = images_B3HW.contiguous(memory_format=torch.channels_last)
         return self.decoder(self.encoder(self.backbone(images_B3HW)), targets)
+
+    def use_decoder_layers(self, num_eval_layers: int | None) -> None:
+        """Predict with the first layers of the decoder only; None for as many as the model was configured with.
+
+        Raises:
+            UserError: if the decoder has fewer.
+        """
+        if num_eval_layers is None:
+            return
+        available = self.architecture.decoder.num_layers
+        if not 1 <= num_eval_layers <= available:
+            raise UserError(f"num_eval_layers={num_eval_layers}: this model's decoder has layers 1 to {available}")
+        self.decoder.num_eval_layers = num_eval_layers

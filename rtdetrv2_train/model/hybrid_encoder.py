@@ -6,13 +6,15 @@ Shape suffixes: B batch, C channels, H and W height and width, N tokens, D model
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rtdetrv2_train.model.gradient_checkpointing import Block
 from rtdetrv2_train.model.layers import ConvNorm, SelfAttention, ShapeCache, make_activation
-from rtdetrv2_train.model.recomputation import Block, activate
+from rtdetrv2_train.ops.conv_norm_act import activate
 
 
 def sine_cosine_positions(height: int, width: int, dim: int, temperature: float = 10000.0) -> Tensor:
@@ -116,11 +118,11 @@ class _EncoderLayers(nn.Module):
         return x_BND
 
 
-class HybridEncoder(nn.Module):
-    """Fuses backbone features of strides 8, 16 and 32 into three maps of one width.
+@dataclass(frozen=True)
+class HybridEncoderConfig:
+    """Shape of a hybrid encoder.
 
-    Args:
-        in_channels: channels of the backbone's features, finest first.
+    Attributes:
         width: model width D.
         num_heads: heads of the transformer layers.
         feedforward_width: their hidden width.
@@ -129,25 +131,35 @@ class HybridEncoder(nn.Module):
         num_fusion_blocks: RepVGG blocks in each fusion block.
     """
 
-    def __init__(
-        self,
-        in_channels: Sequence[int],
-        width: int = 256,
-        num_heads: int = 8,
-        feedforward_width: int = 1024,
-        num_layers: int = 1,
-        expansion: float = 1.0,
-        num_fusion_blocks: int = 3,
-    ) -> None:
+    width: int = 256
+    num_heads: int = 8
+    feedforward_width: int = 1024
+    num_layers: int = 1
+    expansion: float = 1.0
+    num_fusion_blocks: int = 3
+
+
+class HybridEncoder(nn.Module):
+    """Fuses backbone features of strides 8, 16 and 32 into three maps of one width.
+
+    Args:
+        config: its shape.
+        in_channels: channels of the backbone's features, finest first.
+    """
+
+    def __init__(self, config: HybridEncoderConfig, in_channels: Sequence[int]) -> None:
         super().__init__()
-        self.width = width
+        self.width = width = config.width
         num_steps = len(in_channels) - 1
 
         def fusion() -> CSPBlock:
-            return CSPBlock(2 * width, width, num_fusion_blocks, expansion, "silu")
+            return CSPBlock(2 * width, width, config.num_fusion_blocks, config.expansion, "silu")
 
         self.input_proj = nn.ModuleList(ConvNorm(channels, width, 1) for channels in in_channels)
-        layers = [TransformerEncoderLayer(width, num_heads, feedforward_width, "gelu") for _ in range(num_layers)]
+        layers = [
+            TransformerEncoderLayer(width, config.num_heads, config.feedforward_width, "gelu")
+            for _ in range(config.num_layers)
+        ]
         self.encoder = nn.ModuleList([_EncoderLayers(layers)])
         self.lateral_convs = nn.ModuleList(ConvNorm(width, width, 1, activation="silu") for _ in range(num_steps))
         self.fpn_blocks = nn.ModuleList(fusion() for _ in range(num_steps))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rtdetrv2_train.model.recomputation import apply, norm_activation
+from rtdetrv2_train.ops.conv_norm_act import apply, norm_activation
 
 T = TypeVar("T")
 
@@ -125,7 +125,7 @@ class ConvNorm(nn.Module):
         kernel_size: side of the square kernel; padding keeps the size at stride 1.
         stride: stride of the convolution.
         activation: name for :func:`make_activation`.
-        frozen_norm: use fixed statistics and affine parameters.
+        frozen_batchnorm: use fixed statistics and affine parameters.
     """
 
     def __init__(
@@ -135,12 +135,12 @@ class ConvNorm(nn.Module):
         kernel_size: int,
         stride: int = 1,
         activation: str | None = None,
-        frozen_norm: bool = False,
+        frozen_batchnorm: bool = False,
     ) -> None:
         super().__init__()
         padding = (kernel_size - 1) // 2
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
-        self.norm = FrozenBatchNorm2d(out_channels) if frozen_norm else nn.BatchNorm2d(out_channels)
+        self.norm = FrozenBatchNorm2d(out_channels) if frozen_batchnorm else nn.BatchNorm2d(out_channels)
         self.act = make_activation(activation)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -191,13 +191,13 @@ class SelfAttention(nn.Module):
         nn.init.xavier_uniform_(self.in_proj_weight)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, x_BND: Tensor, position_BND: Tensor, visible_NN: Tensor | None = None) -> Tensor:
+    def forward(self, x_BND: Tensor, position_BND: Tensor, attention_mask_NN: Tensor | None = None) -> Tensor:
         """Attend among N tokens.
 
         Args:
             x_BND: tokens ``[B, N, D]``.
             position_BND: position embedding, ``[B, N, D]`` or ``[1, N, D]``.
-            visible_NN: boolean ``[N, N]``, True where the query (row) sees the key (column); None for all.
+            attention_mask_NN: boolean ``[N, N]``, True where the query (row) sees the key (column); None for all.
 
         Returns:
             ``[B, N, D]``.
@@ -209,7 +209,7 @@ class SelfAttention(nn.Module):
         value = F.linear(x_BND, value_weight, value_bias)
         query, key = query_key.unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         value = value.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=visible_NN)
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask_NN)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rtdetrv2_train.batch import Detections
 from rtdetrv2_train.boxes import cxcywh_to_xyxy
+from rtdetrv2_train.types import Detections
 
 
 def detections_from(

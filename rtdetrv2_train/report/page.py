@@ -13,12 +13,12 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
-from rtdetrv2_train.evaluation.advice import worst_classes
-from rtdetrv2_train.evaluation.analysis import Analysis
+from rtdetrv2_train.evaluation.analysis.advice import worst_classes
+from rtdetrv2_train.evaluation.analysis.analysis import Analysis
 from rtdetrv2_train.evaluation.metrics import NOTHING_TO_MEASURE
-from rtdetrv2_train.evaluation.pictures import class_colour
-from rtdetrv2_train.report.charts import report_charts
 from rtdetrv2_train.report.pictures import ReadImage, chosen_images, chosen_mistakes
+from rtdetrv2_train.viz.boxes import class_colour
+from rtdetrv2_train.viz.charts import report_charts
 
 _MOST_IN_MATRIX = 24
 _CONFUSIONS_LISTED = 20

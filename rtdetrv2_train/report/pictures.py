@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from rtdetrv2_train.evaluation.analysis import Analysis
-from rtdetrv2_train.evaluation.mistakes import BACKGROUND, KINDS, MISSED, RIGHT
+from rtdetrv2_train.evaluation.analysis.analysis import Analysis
+from rtdetrv2_train.evaluation.analysis.mistakes import BACKGROUND, KINDS, MISSED, RIGHT
 
 ReadImage = Callable[[int], NDArray[np.uint8] | None]
 """From an image id to RGB bytes ``[H, W, 3]``, or None where the image cannot be read."""

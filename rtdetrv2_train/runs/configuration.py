@@ -1,27 +1,96 @@
-"""The composed configuration: joined with that of an earlier run, printed, and saved."""
+"""The configuration of a run: composed, joined with that of an earlier run, and saved. Imports nothing heavy."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.syntax import Syntax
 
-from rtdetrv2_train.runs.folders import CONFIG_FILE
-from rtdetrv2_train.weights.saving import save_text
+from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.files import save_text
+from rtdetrv2_train.runs.folder import CONFIG_FILE
+from rtdetrv2_train.runs.processes import is_rank_zero, shared_run_folder
+from rtdetrv2_train.runs.trusted_classes import check_classes
+
+_GROUPS = ("model", "data", "augment", "recipe", "trainer", "logger", "callbacks", "experiment")
 
 
-def save_and_print(config: DictConfig, show: bool = True) -> None:
-    """Save the configuration in the run's folder, every interpolation resolved, and print it if ``show``."""
-    text = OmegaConf.to_yaml(config, resolve=True)
-    save_text(Path(config.run_folder) / CONFIG_FILE, text)
-    if show:
-        Console().print(Syntax(text, "yaml", background_color="default"))
+def config_folder() -> Path:
+    """The folder of configuration groups: within an installed package, or beside the package in a checkout.
+
+    Raises:
+        UserError: if there is neither.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "model").is_dir():
+            return folder
+    raise UserError(f"the configuration that belongs to '{package}' is missing: install rtdetrv2-train again")
+
+
+def register_resolvers() -> None:
+    """Register what ``conf/`` asks for as ``${run_folder:...}`` and ``${rank_zero_only:...}``."""
+    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+    OmegaConf.register_new_resolver("rank_zero_only", _rank_zero_only, replace=True)
+
+
+def _run_folder(resume: str | None, new: str, _root_: Any) -> str:
+    """The folder of the run to resume, which continues there; else a new one, the same for all processes."""
+    from rtdetrv2_train.runs.resume import run_to_resume
+
+    return shared_run_folder(new, run_to_resume(resume, Path(new).parent, _root_) if resume else None)
+
+
+def _rank_zero_only(value: str, otherwise: str | None) -> str | None:
+    """What rank 0 alone is to write, and what the other ranks have instead."""
+    return value if is_rank_zero() else otherwise
+
+
+@contextmanager
+def composed(name: str, overrides: Sequence[str]) -> Iterator[DictConfig]:
+    """The configuration of a command outside of its Hydra application, for use from Python.
+
+    Args:
+        name: of the command, such as ``train``.
+        overrides: as on the command line.
+    """
+    from hydra import compose
+    from hydra.core.hydra_config import HydraConfig
+
+    register_resolvers()
+    with own_hydra():
+        config = compose(name, overrides=list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(config)  # ${hydra:...} refers to it
+        with _unlocked(config.hydra):
+            config.hydra.runtime.output_dir = config.hydra.run.dir
+        with _unlocked(config):
+            del config["hydra"]
+        yield config
+
+
+@contextmanager
+def own_hydra() -> Iterator[None]:
+    """Initialise Hydra on our configuration, and leave an application around us as it was."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.version import VersionBase
+
+    running, version = GlobalHydra.instance().hydra, VersionBase.instance().version_base
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = running
+        VersionBase.instance().version_base = version
+
+
+def save_config(config: DictConfig) -> None:
+    """Save the configuration in the run's folder, every interpolation resolved."""
+    save_text(Path(config.run_folder) / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True))
 
 
 def with_saved(config: DictConfig, folder: Path, sections: Sequence[str], overrides: Sequence[str]) -> DictConfig:
@@ -35,38 +104,70 @@ def with_saved(config: DictConfig, folder: Path, sections: Sequence[str], overri
 
     Returns:
         a new configuration.
+
+    Raises:
+        UserError: if the saved configuration names a class that a file may not name.
     """
-    saved = cast(DictConfig, OmegaConf.load(folder / CONFIG_FILE))
-    groups = {"model", "data", "augment", "recipe", "trainer", "logger", "callbacks", "experiment"}
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    path = folder / CONFIG_FILE
+    saved = cast(DictConfig, OmegaConf.load(path))
+    parsed = _parsed(overrides)
     keys = keys_of(overrides)
     joined = cast(DictConfig, OmegaConf.create(OmegaConf.to_container(config, resolve=False)))
     OmegaConf.set_struct(joined, False)
     for section in sections:
-        if section in saved and not (section in groups and section in keys):
+        if section in saved and not (section in _GROUPS and section in keys):
             joined[section] = saved[section]
     for override in parsed:
         key = override.key_or_group
-        if key.partition(".")[0] not in sections or key in groups:
+        if key.partition(".")[0] not in sections or key in _GROUPS:
             continue
         if override.is_delete():
             section, _, name = key.rpartition(".")
             OmegaConf.select(joined, section).pop(name, None)
         else:
             OmegaConf.update(joined, key, OmegaConf.select(config, key), force_add=True)
+    check_classes(plain(joined), plain(config), str(path))
     return joined
 
 
 def keys_of(overrides: Sequence[str]) -> list[str]:
     """What each override is about: a key with dots, or a group."""
-    return [override.key_or_group for override in OverridesParser.create().parse_overrides(list(overrides))]
+    return [override.key_or_group for override in _parsed(overrides)]
 
 
 def command_line_overrides() -> list[str]:
     """The overrides of this job, multirun's choices included."""
+    from hydra.core.hydra_config import HydraConfig
+
     return list(HydraConfig.get().overrides.task)
 
 
 def plain(config: Any) -> Any:
     """Plain dictionaries and lists, every interpolation resolved."""
     return OmegaConf.to_container(config, resolve=True)
+
+
+def build(config: Any, **further: Any) -> Any:
+    """The object that a configuration with ``_target_`` describes.
+
+    Args:
+        config: a node of the configuration, or plain data.
+        further: arguments besides those of the configuration.
+    """
+    from hydra.utils import instantiate
+
+    return instantiate(config, _convert_="all", **further)
+
+
+def _parsed(overrides: Sequence[str]) -> list[Any]:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_overrides(list(overrides))
+
+
+@contextmanager
+def _unlocked(config: DictConfig) -> Iterator[None]:
+    from omegaconf import open_dict, read_write
+
+    with read_write(config), open_dict(config):
+        yield

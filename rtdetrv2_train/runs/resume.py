@@ -9,9 +9,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from rtdetrv2_train.errors import UserError
-from rtdetrv2_train.runs.folders import CONFIG_FILE, newest_run, run_folder_of
-from rtdetrv2_train.runs.launching import was_restarted
-from rtdetrv2_train.weights.run_checkpoints import damage_of, newest_whole_checkpoint
+from rtdetrv2_train.runs.checkpoints import damage_of, newest_whole_checkpoint
+from rtdetrv2_train.runs.folder import CONFIG_FILE, newest_run, run_folder_of
+from rtdetrv2_train.runs.processes import was_restarted
 
 log = logging.getLogger(__name__)
 

@@ -1,31 +1,69 @@
-"""The LightningModule: one training step, one validation step, the optimizer."""
+"""The LightningModule, and what happens in one optimizer step.
+
+From a batch to new weights, in this order:
+
+1. ``data/loading`` yields a ``Batch`` of bytes with the totals of its step (``step_totals.py``); Lightning moves it to
+   the device.
+2. :meth:`DetectionModule.training_step` takes the loss. On one device a batch that runs out of memory is trained on in
+   parts (``oom.py``).
+3. :meth:`DetectionModule.loss_terms_of` runs the model in mixed precision and the criterion in full precision.
+4. Lightning runs the backward pass; under DDP the ranks share their gradients. With gradient accumulation, 1 to 4 come
+   once for each batch of the step.
+5. :meth:`DetectionModule.configure_gradient_clipping` takes the norm of the whole gradient, clips it, and has the
+   optimizer leave the step out where it is NaN or Inf.
+6. :meth:`DetectionModule.optimizer_step` lets AdamW change the weights, then frees the gradients.
+7. The learning-rate schedule moves on (:meth:`DetectionModule.configure_optimizers`).
+8. Callbacks see the step, in this order: ``callbacks/nan_guard.py`` puts BatchNorm statistics back where the step was
+   left out, ``callbacks/ema.py`` moves the EMA, ``callbacks/checkpointing.py`` saves and stops where that is due.
+
+Validation uses the EMA. Each batch goes through :meth:`DetectionModule.validation_step`; rank 0 measures at the end.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
 
 import torch
-from lightning import LightningModule
+from lightning.pytorch import LightningModule
 from rich.console import Console
 from torch import Tensor, nn
 
-from rtdetrv2_train.batch import Batch, Detections, Targets
+from rtdetrv2_train.checkpoints.model_folder import ModelCard
+from rtdetrv2_train.checkpoints.reading import MODEL_CARD_KEY
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.evaluation.metrics import CocoMetrics
 from rtdetrv2_train.loss.criterion import Criterion
 from rtdetrv2_train.model.output import ModelOutput
 from rtdetrv2_train.model.postprocess import detections_from
-from rtdetrv2_train.training.memory_limit import MemoryLimit
-from rtdetrv2_train.training.parameter_groups import group_table, parameter_groups
+from rtdetrv2_train.training.oom import SplitOnOOM
+from rtdetrv2_train.training.optimizer import group_table, lay_out_state, parameter_groups
 from rtdetrv2_train.training.recipe import Recipe, Schedule
-from rtdetrv2_train.weights.checkpoints import MODEL_CARD_KEY
-from rtdetrv2_train.weights.model_folder import ModelCard
+from rtdetrv2_train.types import Batch, Detections, Targets
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What came of the latest step, all of it on the device and without gradient.
+
+    Attributes:
+        loss_terms: weighted terms of the loss of its last batch, by the reference's names; their sum is the loss.
+        gradient_norm: norm of the whole gradient before clipping; None before the first optimizer step.
+    """
+
+    loss_terms: Mapping[str, Tensor] = field(default_factory=dict)
+    gradient_norm: Tensor | None = None
+
+    @property
+    def loss(self) -> Tensor:
+        """The sum of the terms."""
+        return torch.stack(tuple(self.loss_terms.values())).sum()
 
 
 class DetectionModule(LightningModule):
@@ -40,6 +78,11 @@ class DetectionModule(LightningModule):
         from_scratch: whether nothing of the model is pretrained; the recipe depends on it.
         max_detections: detections kept for each image.
         card: describes the model in every checkpoint, so that it can be used without the run's folder.
+
+    Attributes:
+        step: what came of the latest training step.
+        metrics: of the latest validation; None before the first.
+        learning_rates: of the parameter groups, at the schedule's full height.
     """
 
     def __init__(
@@ -62,29 +105,82 @@ class DetectionModule(LightningModule):
         self.from_scratch = from_scratch
         self.max_detections = max_detections
         self.card = card
+        self.step = StepResult()
         self.metrics: CocoMetrics | None = None
-        self.gradient_norm: Tensor | None = None
-        self.latest_losses: dict[str, Tensor] = {}
-        self.loss_terms: dict[str, Tensor] = {}
-        self.memory_limit = MemoryLimit()
-        self.learning_rates: list[float] = []  # of the parameter groups, at the schedule's full height
+        self.learning_rates: list[float] = []
+        self._split_on_oom = SplitOnOOM()
         self._schedule: Schedule | None = None
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Loss of one batch. Where one process trains, a batch that memory does not hold is trained on in parts."""
+        self.step = replace(self.step, loss_terms={})
+        if self.trainer.world_size > 1:  # each backward pass exchanges gradients, so that all ranks had to split
+            loss = self._loss(batch)
+        else:
+            loss = self._split_on_oom.loss(batch, self._loss, partial(self._forget_gradient, batch_idx))
+        if self.step.loss_terms and self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self._log_step()
+        return loss
+
+    def _loss(self, batch: Batch) -> Tensor:
+        with self.trainer.precision_plugin.forward_context():
+            losses = self.loss_terms_of(batch)
+        self.step = replace(self.step, loss_terms={name: term.detach() for name, term in losses.items()})
+        total = torch.stack(tuple(losses.values())).sum()
+        # A loss of NaN may have a finite gradient, which the other ranks could not know of.
+        return total * torch.where(total.detach().isfinite(), 1.0, float("nan"))
+
+    def loss_terms_of(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of the loss of one batch, by name."""
+        output = self.model(batch.images, batch.targets)
+        with torch.autocast(self.device.type, enabled=False):
+            return self.criterion(output, batch.targets)
+
+    def _forget_gradient(self, batch_idx: int) -> None:
+        if batch_idx % self.trainer.accumulate_grad_batches:
+            raise UserError(
+                "out of memory (OOM) during gradient accumulation, where this batch's gradient cannot be told from "
+                "those before: lower recipe.max_batch_size_per_device, and continue with resume="
+            )
+        self.zero_grad(set_to_none=True)
+
+    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
+        """Clip the norm of the whole gradient, and skip the step if it is NaN or Inf, which all ranks see."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        limit = self.schedule.max_gradient_norm or float("inf")
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is None:
+            optimizer.found_inf = (~norm.isfinite()).float()  # has the fused kernels skip the step
+        else:
+            norm = norm / scaler._scale  # the optimizer takes the scale out of the gradients, and has the scaler judge
+        nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        self.step = replace(self.step, gradient_norm=norm)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Step, then free the gradients at once: the next forward pass needs the memory."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        optimizer.zero_grad()
+
+    def _log_step(self) -> None:
+        terms = torch.stack(tuple(self.step.loss_terms.values()))
+        terms = self.trainer.strategy.reduce(terms, reduce_op="mean")  # over ranks, in one exchange
+        names = (f"loss/{name.removeprefix('loss_')}" for name in self.step.loss_terms)
+        self.log("train/loss", terms.sum())
+        self.log_dict(dict(zip(names, terms, strict=True)))
+        if self.step.gradient_norm is not None:
+            self.log("train/gradient_norm", self.step.gradient_norm)
 
     @property
     def schedule(self) -> Schedule:
-        """The settled recipe, once the trainer knows the length of the run."""
+        """The resolved recipe, once the trainer knows the length of the run."""
         if self._schedule is None:
             total_steps = int(self.trainer.estimated_stepping_batches)
-            self._schedule = self.recipe.settle(total_steps, self.from_scratch)
+            self._schedule = self.recipe.resolve(total_steps, self.from_scratch)
         return self._schedule
 
-    def forward(self, images: Tensor, original_sizes: Tensor) -> Detections:
-        """Detections for uint8 or float images ``[B, 3, H, W]``; for the sizes ``[B, 2]`` see `detections_from`."""
-        output = self.model(images)
-        return detections_from(output.logits, output.boxes, original_sizes, self.max_detections)
-
     def configure_optimizers(self) -> Any:
-        """AdamW over the parameter groups, with a schedule that moves every step."""
+        """AdamW over the parameter groups, with a learning-rate schedule that moves every step."""
         schedule = self.schedule
         groups = parameter_groups(self.model, self.parameter_rules, self.recipe.learning_rate, self.recipe.weight_decay)
         if self.trainer.is_global_zero:
@@ -101,67 +197,14 @@ class DetectionModule(LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.learning_rate_share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        """Clip the norm of the whole gradient, and leave the step out if it is not finite, which all processes see."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        limit = self.schedule.max_gradient_norm or float("inf")
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        if scaler is None:
-            optimizer.found_inf = (~norm.isfinite()).float()  # has the fused kernels leave the step out
-        else:
-            norm = norm / scaler._scale  # the optimizer takes the scale out of the gradients, and has the scaler judge
-        nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-        self.gradient_norm = norm
+    def forward(self, images: Tensor, original_sizes: Tensor) -> Detections:
+        """Detections for uint8 or float images ``[B, 3, H, W]``; for the sizes ``[B, 2]`` see `detections_from`."""
+        output = self.model(images)
+        return detections_from(output.logits, output.boxes, original_sizes, self.max_detections)
 
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """Step, then let go of the gradients at once: the next forward pass needs the memory."""
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        optimizer.zero_grad()
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch. Where one process trains, a batch that memory does not hold is trained on in parts."""
-        self.loss_terms = {}
-        if self.trainer.world_size > 1:  # which exchange gradients in each backward pass, so that all had to split
-            loss = self._loss(batch)
-        else:
-            loss = self.memory_limit.loss(batch, self._loss, partial(self._forget_gradient, batch_idx))
-        if self.loss_terms and self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._log_training_losses()
-        return loss
-
-    def _loss(self, batch: Batch) -> Tensor:
-        with self.trainer.precision_plugin.forward_context():
-            losses = self.loss_terms_of(batch)
-        self.loss_terms = {name: term.detach() for name, term in losses.items()}
-        total = torch.stack(tuple(losses.values())).sum()
-        self.latest_losses = {"loss": total.detach()} | {
-            name: self.loss_terms[f"loss_{name}"] for name in self.criterion.weights
-        }
-        # A loss that is not finite may have a gradient that is; then this process alone would know of it.
-        return total * torch.where(total.detach().isfinite(), 1.0, float("nan"))
-
-    def _forget_gradient(self, batch_idx: int) -> None:
-        if batch_idx % self.trainer.accumulate_grad_batches:
-            raise UserError(
-                "out of memory in an accumulated batch, whose gradient cannot be told from those before: lower "
-                "recipe.max_device_batch_size, and go on with resume="
-            )
-        self.zero_grad(set_to_none=True)
-
-    def loss_terms_of(self, batch: Batch) -> dict[str, Tensor]:
-        """The terms of the loss of one batch, by name."""
-        output = self.model(batch.images, batch.targets)
-        with torch.autocast(self.device.type, enabled=False):
-            return self.criterion(output, batch.targets)
-
-    def _log_training_losses(self) -> None:
-        terms = torch.stack(tuple(self.loss_terms.values()))
-        terms = self.trainer.strategy.reduce(terms, reduce_op="mean")  # over processes, in one exchange
-        self.log("train/loss", terms.sum())
-        self.log_dict(dict(zip((f"loss/{name.removeprefix('loss_')}" for name in self.loss_terms), terms, strict=True)))
-        if self.gradient_norm is not None:
-            self.log("train/gradient_norm", self.gradient_norm)
+    def on_validation_epoch_start(self) -> None:
+        """Forget the detections of the epoch before."""
+        self.evaluator.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect the detections of one batch, and log the losses of the last layer while training."""
@@ -182,16 +225,11 @@ class DetectionModule(LightningModule):
         numbers |= {f"val/loss_{name}": term for name, term in terms.items()}
         self.log_dict(numbers, batch_size=len(targets), sync_dist=True)
 
-    def on_validation_epoch_start(self) -> None:
-        """Forget the detections of the epoch before."""
-        self.evaluator.reset()
-
     def on_validation_epoch_end(self) -> None:
-        """Measure in the first process; every process has the same numbers afterwards."""
+        """Measure on rank 0; every rank has the same numbers afterwards."""
         self.evaluator.gather()
         measured = self.evaluator.compute() if self.trainer.is_global_zero else None
-        metrics = cast(CocoMetrics, self.trainer.strategy.broadcast(measured))
-        self.metrics = metrics
+        self.metrics = cast(CocoMetrics, self.trainer.strategy.broadcast(measured))
         summary = self.metrics.as_dict()
         numbers = {f"val/{name}": float(value) for name, value in summary.items() if isinstance(value, int | float)}
         self.log_dict(numbers, rank_zero_only=False)
@@ -200,11 +238,3 @@ class DetectionModule(LightningModule):
         """Describe the model in the checkpoint."""
         if self.card is not None:
             checkpoint[MODEL_CARD_KEY] = self.card.to_dict()
-
-
-def lay_out_state(optimizer: torch.optim.Optimizer) -> None:
-    """Give what the optimizer remembers of a parameter its layout in memory, which the fused kernels rely on."""
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
-                state[name] = torch.empty_like(parameter).copy_(value)

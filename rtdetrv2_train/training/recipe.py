@@ -59,7 +59,7 @@ class ShortRun:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A recipe with every number settled.
+    """A recipe with every number resolved.
 
     Attributes:
         total_steps: optimizer steps of the run.
@@ -68,7 +68,7 @@ class Schedule:
         decay: ``constant``, or ``cosine`` down to ``final_learning_rate_share`` at the last step.
         final_learning_rate_share: what ``cosine`` ends at, as a share of the full learning rate.
         max_gradient_norm: the gradient is scaled down to this norm; 0 for no clipping.
-        ema_decay: decay of the weight average.
+        ema_decay: decay of the EMA.
         ema_ramp_steps: time constant of its ramp, ``decay * (1 - exp(-step / ramp))``.
         notes: what ``auto`` chose and why, one line each.
     """
@@ -93,7 +93,7 @@ class Schedule:
         return self.final_learning_rate_share + (1 - self.final_learning_rate_share) * cosine
 
     def ema_decay_at(self, updates: int) -> float:
-        """Decay of the weight average at its n-th update, counted from 1."""
+        """Decay of the EMA at its n-th update, counted from 1."""
         return self.ema_decay * (1 - math.exp(-updates / max(self.ema_ramp_steps, 1)))
 
 
@@ -151,8 +151,8 @@ class Recipe:
         ratio = self.total_batch_size / self.reference_batch_size
         return {"sqrt": math.sqrt(ratio), "linear": ratio, "none": 1.0}[self.lr_scaling]
 
-    def settle(self, total_steps: int, from_scratch: bool) -> Schedule:
-        """Settle every ``auto``.
+    def resolve(self, total_steps: int, from_scratch: bool) -> Schedule:
+        """Resolve every ``auto``.
 
         Args:
             total_steps: optimizer steps of the whole run.
@@ -175,9 +175,9 @@ class Recipe:
             "ema_decay": ema_decay,
             "ema_ramp_steps": share(short.ema_ramp_share, paper.ema_ramp_steps),
         }
-        settled = {name: getattr(self, name) for name in automatic}
-        chosen = {name: value for name, value in automatic.items() if settled[name] == AUTO}
-        settled |= chosen
+        resolved = {name: getattr(self, name) for name in automatic}
+        chosen = {name: value for name, value in automatic.items() if resolved[name] == AUTO}
+        resolved |= chosen
         why = f"{total_steps:,} steps, " + (
             f"fewer than {short.below_steps:,}: settings follow the length of the run"
             if is_short
@@ -188,7 +188,7 @@ class Recipe:
             f"{name} = {value if isinstance(value, str) else format(value, '.6g')}" for name, value in chosen.items()
         )
         notes = [f"auto settings for {why}", *(f"  {line}" for line in values)] if chosen else []
-        settled["learning_rate_factor"] *= self.batch_size_factor
+        resolved["learning_rate_factor"] *= self.batch_size_factor
         if self.total_batch_size != self.reference_batch_size:
             notes.append(
                 f"learning rates times {self.batch_size_factor:.4g} (recipe.lr_scaling={self.lr_scaling}): "
@@ -198,5 +198,5 @@ class Recipe:
             total_steps=total_steps,
             final_learning_rate_share=self.final_learning_rate_share,
             notes=notes,
-            **settled,
+            **resolved,
         )

@@ -18,7 +18,7 @@ import pytest
 from rtdetrv2_train.data import annotations as annotations_module
 from rtdetrv2_train.data import index as index_module
 from rtdetrv2_train.data.annotations import CocoAnnotations
-from rtdetrv2_train.data.cache import ImageCache
+from rtdetrv2_train.data.images.cache import ImageCache
 from rtdetrv2_train.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ import pytest
 
 from rtdetrv2_train.data import shapes
 from rtdetrv2_train.data.annotations import CocoAnnotations
-from rtdetrv2_train.data.images import read_image
+from rtdetrv2_train.data.images.decode import read_image
 from rtdetrv2_train.data.shapes import SHAPE_NAMES, ShapesDataModule, draw_shapes_dataset, draw_shapes_image
 from rtdetrv2_train.errors import UserError
 

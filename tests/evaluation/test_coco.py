@@ -13,11 +13,11 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from rtdetrv2_train.batch import Detections
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation import backends
 from rtdetrv2_train.evaluation.backends import BACKENDS, backend_named
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
+from rtdetrv2_train.types import Detections
 
 NAMES = ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"]
 NAMES += ["AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from rtdetrv2_train.batch import Detections
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
+from rtdetrv2_train.types import Detections
 
 IMAGES = [2**60 + k for k in range(5)]
 TRUTH = {
@@ -39,7 +39,7 @@ import torch.distributed as dist
 rank, folder = int(sys.argv[1]), sys.argv[2]
 case = json.load(open(folder + "/case.json"))
 import torch
-from rtdetrv2_train.batch import Detections
+from rtdetrv2_train.types import Detections
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 dist.init_process_group("gloo", init_method="file://" + folder + "/rendezvous", rank=rank, world_size=2,
                         timeout=datetime.timedelta(seconds=60))

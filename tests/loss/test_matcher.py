@@ -5,10 +5,11 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from rtdetrv2_train.batch import Targets
 from rtdetrv2_train.boxes import cxcywh_to_xyxy, overlap
 from rtdetrv2_train.loss import matcher as matching
 from rtdetrv2_train.loss.matcher import HungarianMatcher
+from rtdetrv2_train.ops.matching_cost import CostWeights, matching_cost, matching_cost_reference
+from rtdetrv2_train.types import Targets
 from tests.support import REFERENCE, made
 
 
@@ -57,14 +58,17 @@ def test_cost_is_the_sum_of_focal_l1_and_giou_costs() -> None:
     pairs = boxes[:, 0, None], targets.boxes[:, None]
     giou = overlap(cxcywh_to_xyxy(pairs[0]), cxcywh_to_xyxy(pairs[1]))[1]
     expected = 2 * (positive - negative) + 5 * (pairs[0] - pairs[1]).abs().sum(-1) - 2 * giou
-    found = HungarianMatcher().costs(logits, boxes, targets)
+    found = matching_cost(logits, boxes, targets, CostWeights())
+    torch.testing.assert_close(
+        matching_cost_reference(logits, boxes, targets, CostWeights()), found, rtol=1e-5, atol=1e-5
+    )
     torch.testing.assert_close(found, expected.transpose(0, 1), rtol=1e-5, atol=1e-5)
 
 
 def test_total_cost_is_the_least_possible() -> None:
     logits, boxes = made.normal("logits", (1, 1, 8, 4)), made.uniform("boxes", (1, 1, 8, 4)) * 0.5 + 0.1
     targets = Targets.from_list(made.targets([5], num_classes=4))
-    cost = HungarianMatcher().costs(logits, boxes, targets)[:, 0].numpy()
+    cost = matching_cost(logits, boxes, targets, CostWeights())[:, 0].numpy()
     rows, columns = linear_sum_assignment(cost)
     found = HungarianMatcher().begin(logits, boxes, targets).solve()
     assert cost[found.target[0], found.query[0]].sum() == pytest.approx(cost[rows, columns].sum())

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from rtdetrv2_train.batch import StepTotals, Targets
 from rtdetrv2_train.boxes import cxcywh_to_xyxy
 from rtdetrv2_train.model.denoising import DenoisingLayout, noisy_queries, random_bits
+from rtdetrv2_train.types import StepTotals, Targets
 from tests.support import REFERENCE, made
 
 EXPECTED = np.load(REFERENCE / "denoising.npz")

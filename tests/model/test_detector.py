@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 
-from rtdetrv2_train.batch import Targets
 from rtdetrv2_train.loss.criterion import Criterion
+from rtdetrv2_train.model.architecture import Architecture
 from rtdetrv2_train.model.deformable_attention import MultiScaleDeformableAttention
 from rtdetrv2_train.model.hybrid_encoder import sine_cosine_positions
 from rtdetrv2_train.model.postprocess import detections_from
+from rtdetrv2_train.runs.model_configuration import configured_architecture
+from rtdetrv2_train.types import Targets
 from tests.support import build, composed, made
 
 
@@ -159,5 +161,7 @@ def test_a_checkpoint_of_another_image_size_loads() -> None:
 
 
 def test_the_architecture_of_every_model_is_plain_data() -> None:
-    architecture = OmegaConf.to_container(composed("model=r50vd_m").model.architecture, resolve=False)
-    assert architecture["decoder"]["num_eval_layers"] == 3
+    architecture = configured_architecture(composed("model=r50vd_m").model)
+    plain = json.loads(json.dumps(architecture.to_dict()))
+    assert plain["decoder"]["num_eval_layers"] == 3
+    assert Architecture.from_dict(plain) == architecture

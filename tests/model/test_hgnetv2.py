@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from rtdetrv2_train.model.hgnetv2 import HGNetV2
+from rtdetrv2_train.model.backbones.hgnetv2 import HGNetV2, HGNetV2Config, StageShape
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 SHAPES: dict[str, tuple[list[int], list[int], list[int], list[int]]] = {  # stem; middle, out channels, blocks
@@ -21,18 +21,11 @@ SHAPES: dict[str, tuple[list[int], list[int], list[int], list[int]]] = {  # stem
 
 def make(size: str, **options: Any) -> HGNetV2:
     stem, middle, out, blocks = SHAPES[size]
-    stages = [
-        {
-            "mid_channels": middle[index],
-            "out_channels": out[index],
-            "blocks": blocks[index],
-            "downsample": index > 0,
-            "light": index > 1,
-            "kernel_size": 5 if index > 1 else 3,
-        }
+    stages = tuple(
+        StageShape(middle[index], out[index], blocks[index], index > 0, index > 1, 5 if index > 1 else 3)
         for index in range(4)
-    ]
-    return HGNetV2(stem, stages, **options)
+    )
+    return HGNetV2(HGNetV2Config(stem, stages, **options))
 
 
 @pytest.mark.parametrize("size", ["l", "x", "h"])
@@ -41,7 +34,7 @@ def test_frozen_backbone_has_the_names_and_shapes_of_the_reference(size: str) ->
     prefix = "backbone."
     expected = {k.removeprefix(prefix): v for k, v in reference["state_dict"].items() if k.startswith(prefix)}
     with torch.device("meta"):
-        backbone = make(size, frozen_stem=True, frozen_norms=True)
+        backbone = make(size, freeze_stem=True, freeze_batchnorm=True)
     assert {name: list(tensor.shape) for name, tensor in backbone.state_dict().items()} == expected
     frozen = {prefix + name for name, parameter in backbone.named_parameters() if not parameter.requires_grad}
     assert frozen == {name for name in reference["requires_grad_false"] if name.startswith(prefix)}
@@ -52,23 +45,21 @@ def test_frozen_backbone_has_the_names_and_shapes_of_the_reference(size: str) ->
 
 
 def test_features_have_strides_8_16_32_on_images_that_are_not_square() -> None:
-    backbone = make("l", frozen_norms=True).eval()
+    backbone = make("l", freeze_batchnorm=True).eval()
     with torch.no_grad():
         features = backbone(torch.rand(1, 3, 64, 96))
-    assert backbone.out_channels == [512, 1024, 2048]
+    assert backbone.out_channels == (512, 1024, 2048)
     assert [tuple(feature.shape) for feature in features] == [(1, 512, 8, 12), (1, 1024, 4, 6), (1, 2048, 2, 3)]
 
 
 def test_frozen_norms_compute_what_trained_norms_compute_in_evaluation() -> None:
     torch.manual_seed(0)
-    stages = [
-        {"mid_channels": 4, "out_channels": 8, "blocks": 1, "downsample": False, "light": False, "kernel_size": 3},
-        *({"mid_channels": 4, "out_channels": 8, "blocks": 2, "layers": 2} for _ in range(3)),
-    ]
-    trained = HGNetV2([4, 8], stages)
+    first = StageShape(4, 8, blocks=1, downsample=False, light=False, kernel_size=3)
+    stages = (first, *(StageShape(4, 8, blocks=2, layers=2) for _ in range(3)))
+    trained = HGNetV2(HGNetV2Config((4, 8), stages))
     trained(torch.rand(4, 3, 96, 64))  # moves the running statistics away from 0 and 1
     trained.eval()
-    frozen = HGNetV2([4, 8], stages, frozen_norms=True)
+    frozen = HGNetV2(HGNetV2Config((4, 8), stages, freeze_batchnorm=True))
     weights = {k: v for k, v in trained.state_dict().items() if not k.endswith("num_batches_tracked")}
     frozen.load_state_dict(weights)
     images = torch.rand(2, 3, 64, 64)
@@ -78,8 +69,7 @@ def test_frozen_norms_compute_what_trained_norms_compute_in_evaluation() -> None
 
 
 def test_an_unfrozen_backbone_trains_every_parameter() -> None:
-    stages = [{"mid_channels": 4, "out_channels": 8, "blocks": 1, "layers": 2} for _ in range(4)]
-    backbone = HGNetV2([4, 8], stages)
+    backbone = HGNetV2(HGNetV2Config((4, 8), tuple(StageShape(4, 8, blocks=1, layers=2) for _ in range(4))))
     sum(feature.sum() for feature in backbone(torch.rand(2, 3, 128, 128))).backward()
     # The output of a stage's last norm is summed, so every parameter before it has a gradient.
     assert all(parameter.grad is not None for parameter in backbone.parameters())

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rtdetrv2_train.batch import Targets
 from rtdetrv2_train.loss.criterion import Criterion
 from rtdetrv2_train.model.postprocess import detections_from
+from rtdetrv2_train.types import Targets
 from tests.support import MODELS, REFERENCE, as_in_reference, build, chosen, composed, figures, largest_difference, made
 
 

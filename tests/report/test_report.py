@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from rtdetrv2_train.evaluation.analysis import Analysis, analyse
+from rtdetrv2_train.evaluation.analysis.analysis import Analysis, analyse
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
-from rtdetrv2_train.report.charts import as_pixels, curve_charts
 from rtdetrv2_train.report.page import Subject, write_report
+from rtdetrv2_train.viz.charts import as_pixels, curve_charts
 from tests.evaluation.test_coco import annotation, detections, ground_truth
 
 NASTY = '</script><b title="x">&amp;'

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
 from rtdetrv2_train import build_model
-from rtdetrv2_train.weights.model_folder import ModelCard, write_model_folder
-from tests.support import composed, fill_with_scores
+from rtdetrv2_train.checkpoints.model_folder import ModelCard, write_model_folder
+from tests.support import fill_with_scores
 
 
 @pytest.fixture(scope="session")
@@ -18,8 +17,6 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("nano") / "model"
     model = build_model("nano", num_classes=3)
     fill_with_scores(model)
-    config = composed("model=nano", "model.architecture.decoder.num_classes=3")
-    architecture = OmegaConf.to_container(config.model.architecture, resolve=True)
-    card = ModelCard(architecture, ("red", "green", "blue"), (3, 5, 7), (128, 128))
+    card = ModelCard(model.architecture, ("red", "green", "blue"), (3, 5, 7))
     write_model_folder(folder, model.state_dict(), card)
     return folder

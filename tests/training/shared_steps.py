@@ -19,13 +19,14 @@ from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from rtdetrv2_train.batch import Batch
+from rtdetrv2_train.commands.building import build_recipe
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
-from rtdetrv2_train.runs.build import build_recipe
-from rtdetrv2_train.runs.model_config import build_detector
-from rtdetrv2_train.training.host_batch_norm import HostSyncBatchNorm
+from rtdetrv2_train.model.detector import RTDETRv2
+from rtdetrv2_train.runs.model_configuration import configured_architecture
+from rtdetrv2_train.training.callbacks.ema import EMA
 from rtdetrv2_train.training.module import DetectionModule
-from rtdetrv2_train.training.weight_average import WeightAverage
+from rtdetrv2_train.training.sync_batchnorm import CPUSyncBatchNorm
+from rtdetrv2_train.types import Batch
 from tests.support import composed
 
 
@@ -51,7 +52,7 @@ class Float64Module(DetectionModule):
 class Recorder(Callback):
     """Leaves the loss of every step, the first step's gradient, the weights and their average in ``folder``."""
 
-    def __init__(self, folder: Path, average: WeightAverage) -> None:
+    def __init__(self, folder: Path, average: EMA) -> None:
         self.folder = folder
         self.average = average
         self.losses: list[float] = []
@@ -94,7 +95,7 @@ def run(
     """Train for a few steps."""
     seed_everything(0, verbose=False)
     config = composed(*overrides)
-    average = WeightAverage()
+    average = EMA()
     trainer = Trainer(
         accelerator="cpu",
         devices=processes,
@@ -105,7 +106,7 @@ def run(
         callbacks=[average, Recorder(Path(folder), average)],
         logger=False,
         enable_checkpointing=False,
-        plugins=[HostSyncBatchNorm()] if processes > 1 else [],
+        plugins=[CPUSyncBatchNorm()] if processes > 1 else [],
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
@@ -114,7 +115,7 @@ def run(
     data = instantiate(config.data, batch_size=config.recipe.total_batch_size // (processes * accumulated))
     data.load()
     module = Float64Module(
-        build_detector(config.model.architecture, data.num_classes).to(getattr(torch, dtype)),
+        RTDETRv2(configured_architecture(config.model, data.num_classes)).to(getattr(torch, dtype)),
         instantiate(config.model.criterion),
         build_recipe(config.recipe),
         OmegaConf.to_container(config.model.parameter_rules, resolve=True),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from benchmarks.counting import OperationCounter
-from rtdetrv2_train.batch import Targets
 from rtdetrv2_train.loss.criterion import Criterion
+from rtdetrv2_train.types import Targets
 from tests.support import build, composed, made
 
 

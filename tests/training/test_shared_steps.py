@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from rtdetrv2_train.data.sampler import EpochSampler
+from rtdetrv2_train.data.loading.samplers import EpochSampler
 from tests.support import ROOT, write_coco
 
 FROZEN = [(2, 2), (1, 1)]  # processes and accumulated batches; the last one is what the others are compared with

@@ -14,12 +14,12 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from rtdetrv2_train.batch import Batch, Targets
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.loss.criterion import Criterion
+from rtdetrv2_train.training.callbacks.ema import EMA
 from rtdetrv2_train.training.module import DetectionModule
 from rtdetrv2_train.training.recipe import Recipe
-from rtdetrv2_train.training.weight_average import WeightAverage
+from rtdetrv2_train.types import Batch, Targets
 from tests.support import REFERENCE, as_in_reference, build, composed, figures, made
 
 
@@ -65,7 +65,7 @@ def six_steps(dtype: torch.dtype) -> tuple[Recorder, dict[str, Tensor]]:
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,
-        callbacks=[WeightAverage(), recorder],
+        callbacks=[EMA(), recorder],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

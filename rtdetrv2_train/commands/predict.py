@@ -1,0 +1,88 @@
+"""``rtdetrv2 predict``: find objects in images or a video, and write them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.inference.loading import load_detector
+from rtdetrv2_train.inference.predicting import DEFAULT_THRESHOLD, Summary, predict_source
+from rtdetrv2_train.inference.sources import open_source
+from rtdetrv2_train.model.compilation import compile_convolutions
+from rtdetrv2_train.runs.folder import ANALYSIS_FILE, newest_run, run_folder_of
+from rtdetrv2_train.system.allocator import keep_freed_memory
+
+
+def main(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Predict; exits with status 1 if some images could not be read."""
+    if predict(config).skipped:
+        sys.exit(1)
+
+
+def predict(config: DictConfig) -> Summary:
+    """Predict, and say what was found, what was skipped and where everything lies.
+
+    Args:
+        config: as composed from ``conf/predict.yaml``.
+
+    Raises:
+        UserError: if there is no model or nothing to predict on.
+    """
+    model = config.run or config.checkpoint
+    if not model:
+        raise UserError("no model: give run=runs/... or checkpoint=...")
+    open_source(config.source)  # complains before the model is loaded
+    detector = load_detector(
+        model,
+        model=config.model,
+        num_eval_layers=config.num_eval_layers,
+        class_names=config.class_names,
+        device=config.device,
+        half=config.half,
+    ).fused()
+    if next(detector.model.parameters()).device.type == "cpu":
+        keep_freed_memory()
+    if config.compile:
+        compile_convolutions(detector.model)
+    threshold = best_threshold(model) if config.threshold == "auto" else config.threshold
+    summary = predict_source(
+        detector,
+        config.source,
+        config.output,
+        config.formats,
+        threshold,
+        config.classes,
+        config.max_detections,
+        config.tile,
+        config.overlap,
+        config.batch_size,
+        config.annotations,
+        config.max_frames,
+    )
+    _print(summary, threshold)
+    return summary
+
+
+def best_threshold(source: str) -> float:
+    """The threshold that a run's report recommends; 0.5 where there is none."""
+    folder = run_folder_of(newest_run(source))
+    path = folder / ANALYSIS_FILE if folder else None
+    return float(json.loads(path.read_text())["threshold"]) if path and path.exists() else DEFAULT_THRESHOLD
+
+
+def _print(summary: Summary, threshold: float) -> None:
+    console = Console()
+    for line in summary.skipped:
+        console.print(f"skipped {line}", style="yellow", soft_wrap=True, highlight=False, markup=False)
+    rate, bare = (summary.images / max(s, 1e-9) for s in (summary.seconds, summary.model_seconds))
+    skipped = f", {len(summary.skipped)} skipped" if summary.skipped else ""
+    console.print(f"{summary.objects} objects above {threshold:.2f} in {summary.images} images{skipped}")
+    console.print(f"{rate:.3g} images a second with reading and writing; the model alone {bare:.3g}")
+    for path in summary.outputs:
+        console.print(f"written {os.path.relpath(path)}", soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,34 @@
+"""A look at the paths that a command is given, before anything heavy is imported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rtdetrv2_train.checkpoints.sources import check_checkpoint_source
+from rtdetrv2_train.data.paths import check_data_paths
+from rtdetrv2_train.runs.folder import newest_run
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def check_paths(config: DictConfig) -> None:
+    """Check that the checkpoints and the data set that a configuration names are there.
+
+    Args:
+        config: as composed for any command.
+
+    Raises:
+        UserError: if one is missing; the message names it and the way out.
+    """
+    for key in ("run", "checkpoint", "init_from", "resume"):
+        value = config.get(key)
+        if value is not None and not (key == "resume" and value == "auto"):
+            check_checkpoint_source(str(newest_run(value)) if key == "run" else str(value))
+    data: Any = config.get("data")
+    if data is None or config.get("run") or config.get("resume"):  # what is measured or resumed brings its own data
+        return
+    if data._target_.endswith(".CocoDataModule"):
+        parts = ("val",) if "checkpoint" in config else ("train", "val")
+        paths = [data.get(part, {}).get(key) for part in parts for key in ("annotations", "images")]
+        check_data_paths(data.root, [path for path in paths if path])

@@ -1,0 +1,253 @@
+"""``rtdetrv2 train``: a training run, from configuration to finished model."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from omegaconf import DictConfig
+from rich.console import Console
+
+from rtdetrv2_train.checkpoints.loading import load_weights
+from rtdetrv2_train.checkpoints.model_folder import ModelCard, write_model_folder
+from rtdetrv2_train.checkpoints.pretrained_backbones import load_pretrained_backbone
+from rtdetrv2_train.checkpoints.safe_loading import load_tensors
+from rtdetrv2_train.commands.building import (
+    build_recipe,
+    build_trainer,
+    ordered,
+    other_ranks,
+    quiet_libraries,
+    resolved_trainer,
+    save_and_print_metrics,
+)
+from rtdetrv2_train.commands.reporting import history_of, report
+from rtdetrv2_train.data.loading.datamodule import CocoDataModule
+from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.evaluation.analysis.advice import worst_classes
+from rtdetrv2_train.evaluation.coco import CocoEvaluator
+from rtdetrv2_train.evaluation.metrics import CocoMetrics
+from rtdetrv2_train.evaluation.tables import print_advice
+from rtdetrv2_train.model.compilation import compile_convolutions
+from rtdetrv2_train.model.detector import RTDETRv2
+from rtdetrv2_train.model.gradient_checkpointing import enable_gradient_checkpointing
+from rtdetrv2_train.runs.configuration import build, plain, save_config, with_saved
+from rtdetrv2_train.runs.folder import MODEL_FOLDER, PICTURES_FILE, REPORT_FILE, run_folder_of
+from rtdetrv2_train.runs.model_configuration import configured_architecture
+from rtdetrv2_train.runs.resume import checkpoint_to_resume
+from rtdetrv2_train.training.batch_size import BatchSize, share_out
+from rtdetrv2_train.training.callbacks.pictures import ValidationPictures
+from rtdetrv2_train.training.find_batch_size import find_batch_size
+from rtdetrv2_train.training.hyperparameters import log_hyperparameters
+from rtdetrv2_train.training.module import DetectionModule
+from rtdetrv2_train.training.recipe import AUTO
+
+log = logging.getLogger(__name__)
+
+SECTIONS_OF_A_RUN = ("model", "data", "augment", "recipe", "trainer", "logger", "callbacks", "name", "seed")
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """What a training run leaves.
+
+    Attributes:
+        folder: of the run.
+        metrics: of its best epoch; None if nothing was validated.
+    """
+
+    folder: Path
+    metrics: CocoMetrics | None
+
+
+def main(config: DictConfig, overrides: Sequence[str]) -> float | None:
+    """Train; gives AP, for sweeps."""
+    trained = train(config, overrides)
+    return trained.metrics.AP if trained and trained.metrics else None
+
+
+def train(config: DictConfig, overrides: Sequence[str]) -> TrainedRun | None:
+    """Train, keep the best model, report.
+
+    Args:
+        config: as composed from ``conf/train.yaml``.
+        overrides: those of the command line, which count more than what a resumed run has saved.
+
+    Returns:
+        The run, on rank 0; None on other ranks.
+    """
+    resumed = checkpoint_to_resume(config.resume, config.run_folder)
+    if resumed and (folder := run_folder_of(resumed)):
+        config = with_saved(config, folder, SECTIONS_OF_A_RUN, overrides)
+    return train_as_composed(config)
+
+
+def train_as_composed(config: DictConfig) -> TrainedRun | None:
+    """As :func:`train`, with a configuration that holds what is taken from the run that is resumed."""
+    if config.compile and config.gradient_checkpointing:
+        raise UserError("compile=true chooses for itself what to compute again: leave out gradient_checkpointing=true")
+    quiet_libraries()
+    settings = resolved_trainer(config.trainer)
+    with other_ranks("train", config, settings):
+        seed_everything(config.seed, workers=True, verbose=False)
+        return _train(build_trainer(settings, **_attachments(config)), config)
+
+
+def _train(trainer: Trainer, config: DictConfig) -> TrainedRun | None:
+    resumed = checkpoint_to_resume(config.resume, config.run_folder)
+    most = config.recipe.max_batch_size_per_device
+    batch_size = _share_out(trainer, config, None if most == AUTO else most)
+    trainer.accumulate_grad_batches = batch_size.accumulated
+    data: CocoDataModule = build(config.data, batch_size=batch_size.per_device)
+    if trainer.is_global_zero:
+        save_config(config)
+        _announce(config, batch_size)
+    data.load()
+
+    model = RTDETRv2(configured_architecture(config.model, data.num_classes, data.image_size))
+    if trainer.is_global_zero and (note := batch_size.batchnorm_note(model, config.trainer.sync_batchnorm)):
+        log.warning(note)
+    pretrained = _start_from_weights(model, config, data)
+    if config.gradient_checkpointing:
+        enable_gradient_checkpointing(model)
+    if config.compile:
+        compile_convolutions(model)
+    short = config.recipe.short_run
+    if not pretrained and estimated_steps(config, len(data.train_annotations)) < short.below_steps:
+        data.schedule = data.schedule.stopped_by(short.from_scratch_augmentation_share)
+    module = DetectionModule(
+        model=model,
+        criterion=build(config.model.criterion),
+        recipe=build_recipe(config.recipe),
+        parameter_rules=plain(config.model.parameter_rules),
+        evaluator=CocoEvaluator(data.val_annotations.ground_truth(), data.category_ids, config.evaluation.backend),
+        from_scratch=not pretrained,
+        card=ModelCard(model.architecture, data.class_names, data.category_ids, data.letterbox),
+    )
+    if most == AUTO:
+        share = batch_size.accumulated * batch_size.per_device
+        batch_size = _share_out(trainer, config, find_batch_size(trainer, module, data, share))
+        trainer.accumulate_grad_batches, data.batch_size = batch_size.accumulated, batch_size.per_device
+    _name_classes(trainer, data.class_names)
+    trainer.fit(module, datamodule=data, ckpt_path=resumed, weights_only=True)
+    return _finish(trainer, module, data, config)
+
+
+def _share_out(trainer: Trainer, config: DictConfig, most: int | None) -> BatchSize:
+    """The total batch, shared out over devices with at most so many images at once."""
+    accumulated = config.trainer.accumulate_grad_batches
+    return share_out(config.recipe.total_batch_size, trainer.world_size, accumulated, most)
+
+
+def _announce(config: DictConfig, batch_size: BatchSize) -> None:
+    """Three lines of the configuration; all of it is in the run's folder."""
+    height, width = config.data.image_size
+    log.info("%s at %d x %d for %d epochs, %s", config.model.name, height, width, config.trainer.max_epochs, batch_size)
+    log.info("data: %s", config.data.root)
+    log.info("run: %s (config.yaml has every setting)", os.path.relpath(config.run_folder))
+
+
+def _finish(trainer: Trainer, module: DetectionModule, data: CocoDataModule, config: DictConfig) -> TrainedRun | None:
+    """Measure the best checkpoint, and keep it as a model that can be used without this run."""
+    folder = Path(config.run_folder)
+    checkpoint = trainer.checkpoint_callback
+    best = checkpoint.best_model_path if isinstance(checkpoint, ModelCheckpoint) else ""
+    if best:
+        module.load_state_dict(load_tensors(best)["state_dict"])
+    trainer.validate(module, datamodule=data, verbose=False)
+    if not trainer.is_global_zero:
+        return None
+    assert module.card is not None
+    write_model_folder(folder / MODEL_FOLDER, module.model.state_dict(), module.card)
+    if module.metrics is None:
+        return TrainedRun(folder, None)
+    save_and_print_metrics(module.metrics, folder)
+    analysis = report(
+        folder,
+        str(config.name),
+        module.evaluator,
+        data.val_annotations,
+        module.model,
+        data.image_size,
+        _facts(config, data),
+        history_of(folder),
+    )
+    print_advice(worst_classes(analysis))
+    log_hyperparameters(trainer.loggers, config, module.metrics)
+    _print_paths(folder, best)
+    return TrainedRun(folder, module.metrics)
+
+
+def _facts(config: DictConfig, data: CocoDataModule) -> dict[str, str]:
+    """What the report says was trained on what."""
+    return {
+        "run": os.path.relpath(config.run_folder),
+        "model": str(config.model.name),
+        "trained on": f"{data.train_annotations.annotation_file}: {len(data.train_annotations):,} images, "
+        f"{len(data.train_annotations.boxes):,} boxes of {data.num_classes} classes",
+        "epochs": str(config.trainer.max_epochs),
+        "total batch size": str(config.recipe.total_batch_size),
+        "started from": str(config.init_from or config.model.pretrained or "scratch"),
+        "seed": str(config.seed),
+    }
+
+
+def _print_paths(folder: Path, best: str) -> None:
+    """Print the paths that matter."""
+    here = os.path.relpath(folder)
+    lines = {
+        "run": here,
+        "best checkpoint": os.path.relpath(best) if best else "none, these are the last weights",
+        "model": f"{here}/{MODEL_FOLDER}",
+        "report": f"{here}/{REPORT_FILE}",
+        "pictures": f"{here}/{PICTURES_FILE}",
+        "curves": f"tensorboard --logdir {here}",
+        "evaluate again": f"rtdetrv2 eval run={here}",
+    }
+    for name, value in lines.items():
+        Console().print(f"{name:16} {value}", soft_wrap=True, markup=False)
+
+
+def _start_from_weights(model: RTDETRv2, config: DictConfig, data: CocoDataModule) -> bool:
+    """Load the weights that the configuration asks for, and say whether there were any."""
+    if config.init_from:
+        for line in load_weights(model, config.init_from, data.class_names).summary():
+            log.info(line)
+        return True
+    source = config.model.pretrained
+    if source is None:
+        return False
+    try:
+        log.info(load_pretrained_backbone(model.backbone, config.model.release if source == "auto" else source))
+    except UserError as error:
+        steps = estimated_steps(config, len(data.train_annotations))
+        if source != "auto" or steps >= config.recipe.short_run.below_steps:
+            raise
+        log.warning("starting from scratch, which a short run like this can: %s", error)
+        return False
+    return True
+
+
+def estimated_steps(config: DictConfig, num_images: int) -> int:
+    """Optimizer steps of the run that the configuration describes."""
+    steps = max(num_images // config.recipe.total_batch_size, 1) * config.trainer.max_epochs
+    return min(steps, config.trainer.max_steps) if config.trainer.max_steps > 0 else steps
+
+
+def _attachments(config: DictConfig) -> dict[str, Any]:
+    """Callbacks and loggers."""
+    callbacks = ordered(build(callback) for callback in (config.callbacks or {}).values())
+    loggers = [build(logger) for logger in (config.logger or {}).values()]
+    return {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": config.run_folder}
+
+
+def _name_classes(trainer: Trainer, class_names: tuple[str, ...]) -> None:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, ValidationPictures):
+            callback.class_names = class_names

@@ -1,0 +1,1 @@
+"""Augmentation, and the epochs in which it is active."""

@@ -1,0 +1,162 @@
+"""From an image and its boxes to a training sample."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import albumentations as A
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdetrv2_train.data.augment.geometric import Move, ZoomOut
+from rtdetrv2_train.data.augment.photometric import Distortion, PhotometricDistortion
+from rtdetrv2_train.data.augment.window import BoxArray, Window
+from rtdetrv2_train.data.images.decode import ImageArray, StoredImage, fitted_size, padded
+from rtdetrv2_train.errors import UserError
+
+Transform: TypeAlias = Move | PhotometricDistortion | A.BasicTransform
+
+# Smaller boxes are dropped, after the augmentations and again after resizing; the tolerance is that of rounding.
+MIN_BOX_SIDE = 1.0
+_ROUNDING = 1e-6
+
+
+class TrainingPipeline:
+    """Named augmentations in their order, then the resize to the batch's size.
+
+    The project's own augmentations only decide what is to be done; pixels are made once, at the end. One of
+    Albumentations needs pixels before, and has them made at the image's own scale.
+
+    Args:
+        transforms: augmentations by name; None stands for one that was switched off.
+        letterbox: whether what the augmentations leave keeps its aspect ratio, with a black margin at the right or
+            below; else it is stretched to the batch's size.
+
+    Raises:
+        UserError: if something else is among them.
+    """
+
+    def __init__(self, transforms: Mapping[str, Transform | None], letterbox: bool = False) -> None:
+        self.letterbox = letterbox
+        self.transforms = {name: transform for name, transform in transforms.items() if transform is not None}
+        for name, transform in self.transforms.items():
+            if not isinstance(transform, Transform):
+                raise UserError(
+                    f"augment.transforms.{name} is a {type(transform).__name__}: give a transform of Albumentations "
+                    "or of rtdetrv2_train.data"
+                )
+        self._composed: dict[str, A.Compose] = {}
+
+    def __call__(
+        self,
+        image: StoredImage,
+        boxes: NDArray[np.float32],
+        labels: NDArray[np.int64],
+        size: tuple[int, int],
+        active: Sequence[str],
+        seed: Sequence[int],
+    ) -> tuple[ImageArray, NDArray[np.float32], NDArray[np.int64]]:
+        """Augment and resize; equal seeds give equal bits.
+
+        Args:
+            image: as stored.
+            boxes: ``[n, 4]``, xyxy pixels, within the image and not empty.
+            labels: ``[n]``.
+            size: (height, width) of the result.
+            active: names of the augmentations to use.
+            seed: whole numbers from 0, which everything random depends on.
+
+        Returns:
+            The image ``[height, width, 3]``, and the remaining boxes as normalised xyxy with their labels.
+        """
+        generator = np.random.default_rng(list(seed))
+        sample = _Unfinished(image, np.column_stack([boxes, labels]).astype(np.float64).reshape(-1, 5))
+        for name, transform in self.transforms.items():
+            if name not in active:
+                continue
+            if isinstance(transform, PhotometricDistortion):
+                sample.distort(transform.draw(generator))
+            elif isinstance(transform, Move):
+                sample.make_room_for(transform)
+                sample.placement, sample.rows = transform(sample.placement, sample.rows, generator)
+            else:
+                pixels = sample.make_pixels()
+                pixels, rows = self._through_albumentations(name, transform, pixels, sample.rows, generator)
+                sample.start_from(StoredImage.of_pixels(pixels), rows)
+        pixels, rows = sample.finish(size, self.letterbox)
+        rows = rows / _row_scale(*size)
+        return pixels, rows[:, :4].astype(np.float32), rows[:, 4].astype(np.int64)
+
+    def _through_albumentations(
+        self, name: str, transform: A.BasicTransform, image: ImageArray, rows: BoxArray, generator: np.random.Generator
+    ) -> tuple[ImageArray, BoxArray]:
+        if name not in self._composed:
+            self._composed[name] = A.Compose(
+                # The last one does nothing, but without it Compose warns where no other transform moves boxes.
+                [transform, A.NoOp(p=1.0)],
+                # Boxes are valid throughout and dropped at the end only; a check after each transform would drop some.
+                bbox_params=A.BboxParams(format="albumentations", label_fields=None, check_each_transform=False),
+            )
+        compose = self._composed[name]
+        # Not set_random_seed: that gives every transform the same seed, and so the same draw decides them all.
+        compose.set_random_state(generator, random.Random(int(generator.integers(2**63))))
+        result: dict[str, Any] = compose(image=image, bboxes=rows / _row_scale(*image.shape[:2]))
+        # Albumentations gives up the column of labels where no box is left.
+        left = result["bboxes"] if len(result["bboxes"]) else np.zeros((0, 5))
+        return result["image"], left * _row_scale(*result["image"].shape[:2])
+
+
+class _Unfinished:
+    """A sample whose pixels are still those of the file, with what is to be done to them.
+
+    Args:
+        image: as stored.
+        rows: ``[n, 5]``, boxes as xyxy in pixels of the image, and labels.
+    """
+
+    def __init__(self, image: StoredImage, rows: BoxArray) -> None:
+        self.start_from(image, rows)
+
+    def start_from(self, image: StoredImage, rows: BoxArray) -> None:
+        """Nothing is to be done to these yet."""
+        self.image = image
+        self.rows = rows
+        self.placement = Window.whole(image.height, image.width)
+        self.distortion: Distortion | None = None
+
+    def distort(self, distortion: Distortion) -> None:
+        """Remember to change colours; what was to be done to the pixels before is done now, for they depend on it."""
+        if self.distortion is not None or self.placement.frame != (0, 0, self.image.width, self.image.height):
+            self.make_pixels()
+        self.distortion = distortion
+
+    def make_room_for(self, move: Move) -> None:
+        """A second canvas of another colour needs the first one as pixels."""
+        if isinstance(move, ZoomOut) and self.placement.fill not in (None, move.fill):
+            self.make_pixels()
+
+    def make_pixels(self) -> ImageArray:
+        """Do what is to be done so far, at the image's own scale."""
+        pixels, rows = self._rendered(self.rows, (self.placement.height, self.placement.width))
+        self.start_from(StoredImage.of_pixels(pixels), rows)
+        return pixels
+
+    def finish(self, size: tuple[int, int], letterbox: bool) -> tuple[ImageArray, BoxArray]:
+        """Pixels of the final size ``(height, width)``, and boxes in them, without those that are too small."""
+        filled = fitted_size(self.placement.height, self.placement.width, size) if letterbox else size
+        pixels, rows = self._rendered(_without_small(self.rows), filled)
+        return padded(pixels, size), _without_small(rows)
+
+    def _rendered(self, rows: BoxArray, size: tuple[int, int]) -> tuple[ImageArray, BoxArray]:
+        pixels, boxes = self.placement.render(self.image, rows[:, :4], size, self.distortion)
+        return pixels, np.column_stack([boxes, rows[:, 4]])
+
+
+def _without_small(rows: BoxArray) -> BoxArray:
+    return rows[(rows[:, 2:4] - rows[:, :2] >= MIN_BOX_SIDE - _ROUNDING).all(axis=1)]
+
+
+def _row_scale(height: int, width: int) -> NDArray[np.float64]:
+    return np.array([width, height, width, height, 1.0])

@@ -1,0 +1,1 @@
+"""Annotation files: each format is read into one table."""

@@ -1,0 +1,320 @@
+"""A data set in COCO's format as Lightning loads it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch import LightningDataModule
+
+from rtdetrv2_train.data.annotations import CocoAnnotations
+from rtdetrv2_train.data.augment.pipeline import TrainingPipeline, Transform
+from rtdetrv2_train.data.augment.schedule import AugmentationSchedule
+from rtdetrv2_train.data.images.cache import ImageCache, cache_file
+from rtdetrv2_train.data.index import cache_folder
+from rtdetrv2_train.data.loading.dataset import DetectionDataset
+from rtdetrv2_train.data.loading.loader import BATCHES_AHEAD, BatchLoader, automatic_workers
+from rtdetrv2_train.data.loading.samplers import (
+    SIZE_STEP,
+    EvalBatchSampler,
+    TrainBatchSampler,
+    repeat_factors,
+    scaled_size,
+)
+from rtdetrv2_train.data.loading.step_totals import OptimizerSteps
+from rtdetrv2_train.data.paths import check_data_paths
+from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.system.resources import available_shared_memory
+
+logger = logging.getLogger(__name__)
+
+
+class CocoDataModule(LightningDataModule):
+    """Training and validation batches of a data set in COCO's format.
+
+    Batches are made for the rank that asks, so the trainer must leave the samplers alone
+    (``use_distributed_sampler=False``).
+
+    Args:
+        root: folder that the other paths are relative to.
+        train: ``images`` (folder) and ``annotations`` (file) to train on.
+        val: the same to evaluate on.
+        image_size: (height, width) of samples, multiples of 32.
+        multiscale: sizes that each training batch's size is drawn from, for images of 640 (see `TrainBatchSampler`);
+            None or empty for ``image_size`` always.
+        letterbox: whether images keep their aspect ratio, with a black margin at the right or below; else they are
+            stretched.
+        transforms: augmentations by name, in their order; None stands for one that is switched off.
+        schedule: epochs in which augmentations are active (see `AugmentationSchedule`).
+        reference_epochs: length of the run that the epochs of ``schedule`` are meant for.
+        max_epochs: length of this run.
+        batch_size: training images of one batch of one process.
+        eval_batch_size: validation images of one batch of one process.
+        num_workers: worker processes of each loader, for each process; ``auto``: all cores but the one that trains, at
+            most 16.
+        seed: of shuffling, batch sizes and augmentation.
+        on_bad_image: ``raise`` or ``skip`` (see `DetectionDataset`).
+        repeat_threshold: images of classes in less than this share of all images are seen more often in training (see
+            `repeat_factors`); None: all equally often.
+        cache: ``ram`` or ``disk``: keep decoded training images there (see `ImageCache`); None: decode them each time.
+
+    Raises:
+        UserError: if an argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        train: Mapping[str, str],
+        val: Mapping[str, str],
+        image_size: Sequence[int],
+        transforms: Mapping[str, Transform | None],
+        schedule: Mapping[str, Mapping[str, int | None] | None],
+        reference_epochs: int,
+        max_epochs: int,
+        batch_size: int,
+        eval_batch_size: int,
+        multiscale: Sequence[int] | None = None,
+        num_workers: int | Literal["auto"] = "auto",
+        seed: int = 0,
+        on_bad_image: Literal["raise", "skip"] = "raise",
+        repeat_threshold: float | None = None,
+        cache: Literal["ram", "disk"] | None = None,
+        letterbox: bool = False,
+    ) -> None:
+        super().__init__()
+        self.root = Path(root)
+        self.train_paths = _paths("train", train)
+        self.val_paths = _paths("val", val)
+        self.image_size = _checked_size(image_size)
+        self.multiscale = [_whole("multiscale", scale, SIZE_STEP) for scale in multiscale or ()]
+        if not isinstance(letterbox, bool):
+            raise UserError(f"data.letterbox is {letterbox!r}: give true or false")
+        self.letterbox = letterbox
+        self.pipeline = TrainingPipeline(transforms, letterbox)
+        self.schedule = AugmentationSchedule(schedule, reference_epochs, max_epochs, known_names=tuple(transforms))
+        self.batch_size = _whole("batch_size", batch_size, 1)
+        self.eval_batch_size = _whole("eval_batch_size", eval_batch_size, 1)
+        self.num_workers = num_workers if num_workers == "auto" else _whole("num_workers", num_workers, 0)
+        self.seed = _whole("seed", seed, 0)
+        if on_bad_image not in ("raise", "skip"):
+            raise UserError(f"data.on_bad_image is '{on_bad_image}': give 'raise' or 'skip'")
+        self.on_bad_image = on_bad_image
+        if repeat_threshold is not None and not 0 < repeat_threshold <= 1:
+            raise UserError(f"data.repeat_threshold is {repeat_threshold}: give a share above 0 and up to 1, or null")
+        self.repeat_threshold = repeat_threshold
+        if cache not in ("ram", "disk", None):
+            raise UserError(f"data.cache is '{cache}': give 'ram', 'disk' or null")
+        self.cache = cache
+        self._datasets: list[DetectionDataset] = []
+        self._done = (0, 0)  # epoch and its batches that a resumed run has seen
+        self._train_annotations: CocoAnnotations | None = None
+        self._val_annotations: CocoAnnotations | None = None
+
+    def prepare_data(self) -> None:
+        """Check that the files are where they should be.
+
+        Raises:
+            UserError: if one is not; the message names it.
+        """
+        check_data_paths(self.root, [*self.train_paths.values(), *self.val_paths.values()])
+
+    def leave_out_training_set(self) -> None:
+        """Need no training set: classes are those of the validation set. To be called before anything is read."""
+        self.train_paths = self.val_paths
+
+    def load(self) -> None:
+        """Read the annotations, unless that has been done. Needs no trainer.
+
+        Raises:
+            UserError: if a file is missing or is not in COCO's format, or the two disagree about the categories.
+        """
+        if self._train_annotations is not None:
+            return
+        self.prepare_data()
+        train = self._read(self.train_paths)
+        same = self.train_paths == self.val_paths
+        self._val_annotations = train if same else self._read(self.val_paths).relabelled(train)
+        self._train_annotations = train
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the annotations, unless that has been done."""
+        self.load()
+
+    @property
+    def train_annotations(self) -> CocoAnnotations:
+        """Images and boxes to train on."""
+        self.load()
+        assert self._train_annotations is not None
+        return self._train_annotations
+
+    @property
+    def val_annotations(self) -> CocoAnnotations:
+        """Images and boxes to evaluate on, with the labels of those to train on."""
+        self.load()
+        assert self._val_annotations is not None
+        return self._val_annotations
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of every label."""
+        return self.train_annotations.class_names
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The annotation files' category id of every label."""
+        return self.train_annotations.category_ids
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.train_annotations.num_classes
+
+    def train_dataloader(self) -> BatchLoader:
+        """Batches to train on, for the rank of the trainer that this is attached to."""
+        annotations = self.train_annotations
+        if not len(annotations.boxes):
+            raise UserError(f"'{annotations.annotation_file}' has no box to train on: annotate some objects first")
+        rank, world_size = self._rank()
+        accumulated = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+        batches = TrainBatchSampler(
+            len(annotations),
+            self.batch_size,
+            self.seed,
+            self.image_size,
+            self.multiscale,
+            self.schedule,
+            rank,
+            world_size,
+            accumulated,
+            repeats=None if self.repeat_threshold is None else repeat_factors(annotations, self.repeat_threshold),
+        )
+        batches.resume_at(*self._done)
+        cache = self._image_cache(annotations)
+        dataset = DetectionDataset(annotations, self.pipeline, self.schedule, self.seed, self.on_bad_image, cache)
+        patience = None if self.trainer is None else getattr(self.trainer.strategy, "_timeout", None)
+        return self._loader(dataset, batches, OptimizerSteps(accumulated, world_size, patience))
+
+    def val_dataloader(self) -> BatchLoader:
+        """Batches to evaluate on, for the rank of the trainer that this is attached to."""
+        annotations = self.val_annotations
+        rank, world_size = self._rank()
+        batches = EvalBatchSampler(len(annotations), self.eval_batch_size, self.image_size, rank, world_size)
+        dataset = DetectionDataset(
+            annotations, seed=self.seed, on_bad_image=self.on_bad_image, letterbox=self.letterbox
+        )
+        return self._loader(dataset, batches)
+
+    def teardown(self, stage: str | None = None) -> None:
+        """Say how many images could not be read, where they were skipped."""
+        bad = {path for dataset in self._datasets for path in dataset.bad_images}
+        if bad:
+            logger.warning("%d images could not be read and were skipped; the log above names them", len(bad))
+        self._datasets.clear()
+
+    def state_dict(self) -> dict[str, int]:
+        """How far the run is: its epoch, and the batches of that epoch that were trained on."""
+        if self.trainer is None:
+            return {}
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        return {"epoch": self.trainer.current_epoch, "steps": progress.processed}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on where the run stopped, be it in the middle of an epoch."""
+        self._done = (state_dict["epoch"], state_dict["steps"])
+
+    def _read(self, paths: Mapping[str, Path]) -> CocoAnnotations:
+        annotations = CocoAnnotations.load(self.root / paths["annotations"], self.root / paths["images"])
+        self._check_images(annotations)
+        return annotations
+
+    def _check_images(self, annotations: CocoAnnotations) -> None:
+        """Find missing images before training instead of hours later, by listing folders instead of opening files."""
+        present: dict[str, set[str]] = {}
+        missing = []
+        for name in annotations.file_names.tolist():
+            folder, base = os.path.split(name)
+            if folder not in present:
+                path = annotations.image_folder / folder
+                present[folder] = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+            if base not in present[folder]:
+                missing.append(name)
+        if not missing:
+            return
+        message = (
+            f"{len(missing)} of {len(annotations)} images of '{annotations.annotation_file}' are not in "
+            f"'{annotations.image_folder}', the first is '{missing[0]}'"
+        )
+        if self.on_bad_image == "raise" or len(missing) == len(annotations):
+            raise UserError(f"{message}: put them there, or leave missing images out with data.on_bad_image=skip")
+        logger.warning("%s; they are skipped", message)
+
+    def _rank(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def _local_processes(self) -> int:
+        """Training processes on this machine."""
+        return 1 if self.trainer is None else self.trainer.num_devices
+
+    def _largest_size(self) -> tuple[int, int]:
+        """(height, width) that no sample exceeds."""
+        sizes = [self.image_size, *(scaled_size(self.image_size, scale) for scale in self.multiscale)]
+        return max(height for height, _ in sizes), max(width for _, width in sizes)
+
+    def _image_cache(self, annotations: CocoAnnotations) -> ImageCache | None:
+        if self.cache is None:
+            return None
+        largest = self._largest_size()
+        file = cache_file(annotations, largest, cache_folder()) if self.cache == "disk" else None
+        return ImageCache(annotations, largest, file, self._local_processes())
+
+    def _loader(self, dataset: DetectionDataset, batches: Any, steps: OptimizerSteps | None = None) -> BatchLoader:
+        self._datasets.append(dataset)
+        return BatchLoader(dataset, batches, self._workers(batches.batch_size), steps)
+
+    def _workers(self, batch_size: int) -> int:
+        """Workers of a loader, which must have the shared memory to hand over their batches."""
+        processes = self._local_processes()
+        wanted = automatic_workers(processes) if self.num_workers == "auto" else int(self.num_workers)
+        height, width = self._largest_size()
+        each = BATCHES_AHEAD * batch_size * 3 * height * width
+        free = available_shared_memory()
+        if free is None or wanted * each * processes <= free:
+            return wanted
+        workers = free // (each * processes) if self.num_workers == "auto" else wanted
+        logger.warning(
+            "%d workers need up to %d MB of shared memory to hand over their batches, and %d MB are free: give it more "
+            "(docker run --shm-size=8g), or they may be killed; %d are used",
+            wanted * processes,
+            wanted * each * processes / 1e6,
+            free / 1e6,
+            workers * processes,
+        )
+        return workers
+
+
+def _paths(name: str, paths: Mapping[str, str]) -> dict[str, Path]:
+    for key in ("images", "annotations"):
+        if not paths.get(key):
+            raise UserError(f"data.{name}.{key} is not set: give a path relative to data.root")
+    return {key: Path(paths[key]) for key in ("annotations", "images")}
+
+
+def _checked_size(image_size: Sequence[int]) -> tuple[int, int]:
+    valid = len(image_size) == 2 and all(isinstance(side, int) and side > 0 for side in image_size)
+    if not valid or any(side % SIZE_STEP for side in image_size):
+        raise UserError(
+            f"data.image_size is {list(image_size)}: give height and width as multiples of {SIZE_STEP}, like [640, 640]"
+        )
+    return image_size[0], image_size[1]
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise UserError(f"data.{name} is {value!r}: give a whole number, at least {least}")
+    return value

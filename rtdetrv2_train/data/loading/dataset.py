@@ -1,0 +1,226 @@
+"""Images and boxes, one request at a time, and how they become a batch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from rtdetrv2_train.boxes import xyxy_to_cxcywh
+from rtdetrv2_train.data.annotations import CocoAnnotations
+from rtdetrv2_train.data.augment.pipeline import TrainingPipeline
+from rtdetrv2_train.data.augment.schedule import AugmentationSchedule
+from rtdetrv2_train.data.images.cache import ImageCache
+from rtdetrv2_train.data.images.decode import (
+    ImageArray,
+    StoredImage,
+    UnreadableImageError,
+    evaluation_input,
+    read_image,
+)
+from rtdetrv2_train.data.loading.samplers import SampleRequest
+from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.types import Batch, Targets
+
+logger = logging.getLogger(__name__)
+
+# Keep the random streams of samples, replacements and denoising noise apart from those of the samplers.
+_SAMPLE_STREAM, _REPLACEMENT_STREAM, _NOISE_STREAM = 3, 4, 5
+_REPLACEMENT_TRIES = 100
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with its n boxes, ready to be batched.
+
+    Attributes:
+        image: uint8 ``[H, W, 3]``, RGB.
+        boxes: float32 ``[n, 4]``, xyxy, normalised to [0, 1].
+        labels: int64 ``[n]``.
+        image_id: of the annotation file.
+        original_size: (height, width) that the image spans in pixels of the file: the file's own, or more where a
+            letterbox leaves a margin.
+        noise_seed: what the noise of its denoising queries depends on, 63 bits.
+    """
+
+    image: ImageArray
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    image_id: int
+    original_size: tuple[float, float]
+    noise_seed: int = 0
+
+
+class BadImageError(UserError):
+    """An image cannot be read.
+
+    A data loader raises what was raised in a worker anew, with the worker's traceback as part of the message; of that
+    only the message itself is kept.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rsplit(f"{type(self).__name__}: ", 1)[-1].strip())
+
+
+class DetectionDataset(Dataset[Sample]):
+    """Samples of a detection data set.
+
+    A sample depends on the request, the seed and the files only, never on the worker that makes it or on what was
+    asked for before.
+
+    Args:
+        annotations: images and boxes.
+        pipeline: augmentations for training; None for evaluation: only resized, with boxes as annotated.
+        schedule: says which augmentation is active in which epoch; needed with a pipeline.
+        seed: what all randomness depends on, a whole number from 0.
+        on_bad_image: what to do about a missing or damaged image. ``raise``: stop. ``skip``: say so once, and put
+            another image in its place for training, or a black one without detections for evaluation, so that the
+            figures stay those of the whole set.
+        cache: of decoded images, for training.
+        letterbox: whether images keep their aspect ratio in evaluation; in training the pipeline decides.
+    """
+
+    def __init__(
+        self,
+        annotations: CocoAnnotations,
+        pipeline: TrainingPipeline | None = None,
+        schedule: AugmentationSchedule | None = None,
+        seed: int = 0,
+        on_bad_image: Literal["raise", "skip"] = "raise",
+        cache: ImageCache | None = None,
+        letterbox: bool = False,
+    ) -> None:
+        if pipeline is not None and schedule is None:
+            raise ValueError("a pipeline needs a schedule")
+        self.annotations = annotations
+        self.pipeline = pipeline
+        self.schedule = schedule
+        self.seed = seed
+        self.on_bad_image = on_bad_image
+        self.cache = cache
+        self.letterbox = letterbox
+        # In shared memory: what a worker marks is seen by all workers and by the main process.
+        self._bad = torch.zeros(len(annotations), dtype=torch.bool).share_memory_()
+        self._resized = torch.zeros(len(annotations), dtype=torch.bool).share_memory_()
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.annotations)
+
+    @property
+    def bad_images(self) -> list[Path]:
+        """Images so far, over all workers, that could not be read."""
+        return [self.annotations.path(index) for index in self._bad.nonzero().flatten().tolist()]
+
+    def __getitem__(self, request: SampleRequest) -> Sample:
+        """The sample that was asked for.
+
+        Raises:
+            BadImageError: if the image cannot be read and ``on_bad_image`` is ``raise``, or too many cannot.
+        """
+        if self.pipeline is None:
+            return self._evaluation_sample(request)
+        for index in self._candidates(request):
+            try:
+                return self._training_sample(index, request)
+            except UnreadableImageError as error:
+                self._note_bad(index, error)
+        raise BadImageError(
+            f"{len(self.bad_images)} images of '{self.annotations.annotation_file}' cannot be read, and no other was "
+            f"found in {_REPLACEMENT_TRIES} tries: check that they lie in '{self.annotations.image_folder}'"
+        )
+
+    def _training_sample(self, index: int, request: SampleRequest) -> Sample:
+        assert self.pipeline is not None
+        assert self.schedule is not None
+        image = StoredImage.read(self.annotations.path(index)) if self.cache is None else self.cache.read(index)
+        boxes, labels = self._boxes_within(index, image.height, image.width)
+        active = [name for name in self.pipeline.transforms if self.schedule.active(name, request.epoch)]
+        size = (request.height, request.width)
+        seed = (self.seed, _SAMPLE_STREAM, request.epoch, request.index, request.repeat)
+        pixels, boxes, labels = self.pipeline(image, boxes, labels, size, active, seed)
+        image_id = int(self.annotations.image_ids[index])
+        noise = np.random.SeedSequence([self.seed, _NOISE_STREAM, request.epoch, request.index, request.repeat])
+        noise_seed = int(noise.generate_state(1, np.uint64)[0]) >> 1
+        return Sample(pixels, boxes, labels, image_id, (image.height, image.width), noise_seed)
+
+    def _evaluation_sample(self, request: SampleRequest) -> Sample:
+        index = request.index
+        try:
+            image = read_image(self.annotations.path(index))
+        except UnreadableImageError as error:
+            self._note_bad(index, error)
+            shape = (int(self.annotations.heights[index]), int(self.annotations.widths[index]), 3)
+            image = np.zeros(shape, dtype=np.uint8)
+        height, width = image.shape[:2]
+        boxes, labels = self._boxes_within(index, height, width)
+        pixels, span = evaluation_input(image, (request.height, request.width), self.letterbox)
+        shares = (boxes / np.array([*span[::-1], *span[::-1]])).astype(np.float32)
+        return Sample(pixels, shares, labels, int(self.annotations.image_ids[index]), span)
+
+    def _candidates(self, request: SampleRequest) -> Iterator[int]:
+        """The image asked for, then others in a random order that the request fixes, in case it cannot be read."""
+        yield request.index
+        generator = np.random.default_rng([self.seed, _REPLACEMENT_STREAM, *request])
+        yield from generator.integers(len(self), size=_REPLACEMENT_TRIES).tolist()
+
+    def _note_bad(self, index: int, error: UnreadableImageError) -> None:
+        path = self.annotations.path(index)
+        if self.on_bad_image == "raise":
+            raise BadImageError(
+                f"the image '{path}', listed in '{self.annotations.annotation_file}', cannot be read ({error}): "
+                "mend or remove it, or leave such images out with data.on_bad_image=skip"
+            ) from error
+        if not self._bad[index]:
+            self._bad[index] = True
+            logger.warning("the image '%s' cannot be read (%s) and is skipped", path, error)
+
+    def _boxes_within(self, index: int, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Boxes in pixels and labels, clipped to the image as it is if that differs from what is annotated."""
+        boxes, labels = self.annotations.targets(index)
+        annotated = int(self.annotations.heights[index]), int(self.annotations.widths[index])
+        if (height, width) == annotated:
+            return boxes, labels
+        if not self._resized[index]:
+            self._resized[index] = True
+            logger.warning(
+                "the image '%s' is %d x %d pixels, not %d x %d as '%s' says; its boxes are taken as they are",
+                self.annotations.path(index),
+                width,
+                height,
+                annotated[1],
+                annotated[0],
+                self.annotations.annotation_file,
+            )
+        clipped = boxes.clip(0, np.array([width, height, width, height], dtype=np.float32))
+        kept = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+        return clipped[kept], labels[kept]
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """One batch of samples of equal size; boxes become cxcywh, images ``[B, 3, H, W]``."""
+    height, width = samples[0].image.shape[:2]
+    images = np.empty((len(samples), 3, height, width), dtype=np.uint8)
+    for planes, sample in zip(images, samples, strict=True):
+        cv2.split(sample.image, list(planes))  # several times as fast as copying the transposed array
+    targets = Targets.from_list(
+        [
+            {
+                "boxes": xyxy_to_cxcywh(torch.from_numpy(sample.boxes)),
+                "labels": torch.from_numpy(sample.labels),
+                "image_id": sample.image_id,
+                "original_size": sample.original_size,
+                "noise_seed": sample.noise_seed,
+            }
+            for sample in samples
+        ]
+    )
+    return Batch(torch.from_numpy(images), targets)

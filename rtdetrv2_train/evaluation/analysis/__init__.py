@@ -1,0 +1,1 @@
+"""Everything that is known about detections beyond the twelve numbers."""

@@ -1,0 +1,1 @@
+"""Writing a detector for other software."""

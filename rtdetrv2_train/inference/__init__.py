@@ -1,0 +1,1 @@
+"""Finding objects in images: a detector, where images come from, what is written."""

@@ -1,0 +1,269 @@
+"""Predicting on images: files, Pillow's images or arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from rtdetrv2_train.data.images.decode import ImageArray, UnreadableImageError, as_rgb, evaluation_input, read_image
+from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.inference.tiling import cut_by_tile, tiles_of, without_repeats
+from rtdetrv2_train.model.detector import RTDETRv2
+from rtdetrv2_train.model.postprocess import detections_from
+from rtdetrv2_train.model.reparameterisation import fuse
+
+ImageLike = str | Path | Image.Image | ImageArray
+
+_BATCH_SIZE = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The n objects found in one image, best first.
+
+    Attributes:
+        labels: int64 ``[n]``, class indices.
+        names: their names.
+        scores: float32 ``[n]``, in [0, 1].
+        boxes: float32 ``[n, 4]``, xyxy in pixels of the image; they may reach a little beyond its border.
+    """
+
+    labels: NDArray[np.int64]
+    names: list[str]
+    scores: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        """Number of objects."""
+        return len(self.labels)
+
+    def of_classes(self, names: Sequence[str]) -> Prediction:
+        """Only the objects of some classes."""
+        kept = np.array([name in names for name in self.names], dtype=bool)
+        chosen = [name for name in self.names if name in names]
+        return Prediction(self.labels[kept], chosen, self.scores[kept], self.boxes[kept])
+
+
+@dataclass(frozen=True, eq=False)
+class Detector:
+    """A model with what predicting needs beside it; :func:`load_detector` makes one.
+
+    Attributes:
+        model: on the device to compute on.
+        class_names: in the order of the class indices.
+        image_size: (height, width) of the model's input in pixels; images are resized to it.
+        letterbox: whether they keep their aspect ratio, with a black margin at the right or below.
+        category_ids: the annotation file's id of each class index; empty where that is not known.
+        half: whether to compute in half precision (float16 on a GPU, bfloat16 on the CPU).
+    """
+
+    model: RTDETRv2
+    class_names: tuple[str, ...]
+    image_size: tuple[int, int]
+    letterbox: bool = False
+    category_ids: tuple[int, ...] = ()
+    half: bool = False
+
+    def fused(self) -> Detector:
+        """The same detector with all norms folded into the convolutions: the same objects in less time."""
+        return replace(self, model=fuse(self.model))
+
+    @overload
+    def predict(
+        self,
+        images: ImageLike,
+        threshold: float = ...,
+        max_detections: int = ...,
+        tile: int | None = ...,
+        overlap: float = ...,
+    ) -> Prediction: ...
+
+    @overload
+    def predict(
+        self,
+        images: list[Any] | tuple[Any, ...],
+        threshold: float = ...,
+        max_detections: int = ...,
+        tile: int | None = ...,
+        overlap: float = ...,
+    ) -> list[Prediction]: ...
+
+    def predict(
+        self,
+        images: ImageLike | list[Any] | tuple[Any, ...],
+        threshold: float = 0.5,
+        max_detections: int = 300,
+        tile: int | None = None,
+        overlap: float = 0.2,
+    ) -> Prediction | list[Prediction]:
+        """Find objects.
+
+        Args:
+            images: a path, an image of Pillow's, or a uint8 array ``[H, W]``, ``[H, W, 3]`` (RGB) or ``[H, W, 4]``
+                (RGBA); or a list of these. The orientation in EXIF is ignored, as in training.
+            threshold: objects with a score above it are given.
+            max_detections: at most so many objects, the best; of each tile, where there are tiles.
+            tile: for small objects in large images: the side in pixels of the tiles to look at one by one, besides the
+                whole image; what several of them see counts once.
+            overlap: least share of a tile that its neighbour shows too.
+
+        Returns:
+            a prediction; a list of predictions for a list of images.
+
+        Raises:
+            UserError: if an image cannot be read, or the threshold is not in [0, 1].
+        """
+        if not 0 <= threshold <= 1:
+            raise UserError(f"threshold={threshold} must be from 0 to 1, as scores are")
+        if not isinstance(images, list | tuple):
+            return self.predict([images], threshold, max_detections, tile, overlap)[0]
+        if tile is not None:
+            return [self._predict_tiles(_pixels(image), threshold, max_detections, tile, overlap) for image in images]
+        return [
+            prediction
+            for start in range(0, len(images), _BATCH_SIZE)
+            for prediction in self._predict(images[start : start + _BATCH_SIZE], threshold, max_detections)
+        ]
+
+    def _predict_tiles(
+        self, image: ImageArray, threshold: float, max_detections: int, side: int, overlap: float
+    ) -> Prediction:
+        height, width = image.shape[:2]
+        tiles = tiles_of(height, width, side, overlap)
+        if len(tiles) > 1:
+            tiles.append((0, 0, width, height))
+        views = [image[top:bottom, left:right] for left, top, right, bottom in tiles]
+        parts = self.predict(views, threshold, max_detections)
+        boxes = [
+            part.boxes + np.array([*tile[:2], *tile[:2]], np.float32) for part, tile in zip(parts, tiles, strict=True)
+        ]
+        cut = [cut_by_tile(own, tile, height, width) for own, tile in zip(boxes, tiles, strict=True)]
+        labels, scores = np.concatenate([p.labels for p in parts]), np.concatenate([p.scores for p in parts])
+        origin = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        kept = without_repeats(np.concatenate(boxes), labels, scores, np.concatenate(cut), origin)
+        names = [self.class_names[label] for label in labels[kept].tolist()]
+        return Prediction(labels[kept], names, scores[kept], np.concatenate(boxes)[kept])
+
+    def _predict(self, images: Sequence[ImageLike], threshold: float, max_detections: int) -> list[Prediction]:
+        arrays = [_pixels(image) for image in images]
+        device = next(self.model.parameters()).device
+        inputs = [evaluation_input(array, self.image_size, self.letterbox) for array in arrays]
+        batch = torch.from_numpy(np.stack([pixels for pixels, _ in inputs])).to(device).permute(0, 3, 1, 2)
+        sizes = torch.tensor([span for _, span in inputs], dtype=torch.float32, device=device)
+
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            half = torch.float16 if device.type == "cuda" else torch.bfloat16
+            with torch.inference_mode(), torch.autocast(device.type, half, enabled=self.half):
+                output = self.model(batch)
+                found = detections_from(output.logits, output.boxes, sizes, max_detections)
+        finally:
+            if was_training:
+                self.model.train()
+
+        predictions = []
+        for labels, scores, boxes in zip(found.labels.cpu(), found.scores.cpu(), found.boxes.cpu(), strict=True):
+            kept = scores > threshold
+            predictions.append(
+                Prediction(
+                    labels=labels[kept].numpy(),
+                    names=[self.class_names[label] for label in labels[kept].tolist()],
+                    scores=scores[kept].numpy(),
+                    boxes=boxes[kept].float().numpy(),
+                )
+            )
+        return predictions
+
+
+@overload
+def predict(
+    model: RTDETRv2,
+    images: ImageLike,
+    class_names: Sequence[str] | None = ...,
+    image_size: tuple[int, int] | None = ...,
+    threshold: float = ...,
+) -> Prediction: ...
+
+
+@overload
+def predict(
+    model: RTDETRv2,
+    images: list[Any] | tuple[Any, ...],
+    class_names: Sequence[str] | None = ...,
+    image_size: tuple[int, int] | None = ...,
+    threshold: float = ...,
+) -> list[Prediction]: ...
+
+
+def predict(
+    model: RTDETRv2,
+    images: ImageLike | list[Any] | tuple[Any, ...],
+    class_names: Sequence[str] | None = None,
+    image_size: tuple[int, int] | None = None,
+    threshold: float = 0.5,
+) -> Prediction | list[Prediction]:
+    """Find objects with a model that was built or trained here.
+
+    Args:
+        model: in any mode, which it keeps.
+        images: see :meth:`Detector.predict`.
+        class_names: see :func:`make_detector`.
+        image_size: see :func:`make_detector`.
+        threshold: objects with a score above it are given.
+
+    Returns:
+        a prediction; a list of predictions for a list of images.
+
+    Raises:
+        UserError: see :meth:`Detector.predict`.
+    """
+    return make_detector(model, class_names, image_size).predict(images, threshold)
+
+
+def make_detector(
+    model: RTDETRv2, class_names: Sequence[str] | None = None, image_size: tuple[int, int] | None = None
+) -> Detector:
+    """A detector around a model.
+
+    Args:
+        model: the model, not copied.
+        class_names: in the order of the class indices; None for ``LABEL_0`` and so on, as transformers calls classes
+            without a name.
+        image_size: (height, width) that images are resized to; None for the size that the model was made for.
+
+    Raises:
+        UserError: if there is not one name for each class.
+    """
+    num_classes = model.architecture.num_classes
+    names = tuple(class_names) if class_names else tuple(f"LABEL_{index}" for index in range(num_classes))
+    if len(names) != num_classes:
+        raise UserError(f"{len(names)} class names were given for a model of {num_classes} classes")
+    return Detector(model, names, image_size or model.architecture.image_size)
+
+
+def _pixels(image: ImageLike) -> ImageArray:
+    """Uint8 ``[H, W, 3]``."""
+    if isinstance(image, str | Path):
+        try:
+            return read_image(Path(image))
+        except UnreadableImageError as error:
+            raise UserError(f"image '{image}' cannot be read ({error}): give an intact image file") from error
+    if isinstance(image, np.ndarray):
+        channels = image.shape[2] if image.ndim == 3 else 1
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or channels not in (1, 3, 4) or not image.size:
+            raise UserError(
+                f"an array of type {image.dtype} and shape {list(image.shape)} is no image: give uint8 of shape "
+                "[H, W], [H, W, 3] or [H, W, 4]"
+            )
+        image = Image.fromarray(image[..., 0] if image.ndim == 3 and channels == 1 else image)
+    if not isinstance(image, Image.Image):
+        raise UserError(f"a {type(image).__name__} is no image: give a path, an image of Pillow's or a uint8 array")
+    return np.array(as_rgb(image), dtype=np.uint8)

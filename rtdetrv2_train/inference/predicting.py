@@ -1,0 +1,157 @@
+"""Predicting on whatever holds images, and writing what was found."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from rtdetrv2_train.data.formats.coco import read_coco_file
+from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.inference.detector import Detector
+from rtdetrv2_train.inference.sources import Frame, Source, open_source
+from rtdetrv2_train.inference.writers import Setting, Writer, open_writers
+
+log = logging.getLogger(__name__)
+
+DEFAULT_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What predicting on a source came to.
+
+    Attributes:
+        images: number of images predicted on.
+        objects: number of objects found.
+        skipped: names of images that could not be read.
+        outputs: what was written.
+        seconds: for everything.
+        model_seconds: of these, in the model.
+    """
+
+    images: int
+    objects: int
+    skipped: tuple[str, ...]
+    outputs: tuple[Path, ...]
+    seconds: float
+    model_seconds: float
+
+
+def predict_source(
+    detector: Detector,
+    source: str | Path | int,
+    output: str | Path,
+    formats: Sequence[str] = ("images",),
+    threshold: float = DEFAULT_THRESHOLD,
+    classes: Sequence[str] | None = None,
+    max_detections: int = 300,
+    tile: int | None = None,
+    overlap: float = 0.2,
+    batch_size: int = 8,
+    annotations: str | Path | None = None,
+    max_frames: int | None = None,
+) -> Summary:
+    """Find objects in a source and write them.
+
+    Args:
+        detector: what finds them.
+        source: see :func:`rtdetrv2_train.inference.sources.open_source`.
+        output: folder to write in.
+        formats: any of ``images``, ``coco``, ``yolo`` and ``csv``.
+        threshold: objects with a score above it are given.
+        classes: names of the classes to give; None for all.
+        max_detections: at most so many objects of an image or a tile, the best.
+        tile: see :meth:`Detector.predict`.
+        overlap: see :meth:`Detector.predict`.
+        batch_size: images at a time.
+        annotations: COCO file whose image ids ``coco`` shall use; None to number images from 1.
+        max_frames: images after which to stop; None for all.
+
+    Raises:
+        UserError: if there is no such source, format or class.
+    """
+    if unknown := sorted(set(classes or ()) - set(detector.class_names)):
+        raise UserError(f"there is no class '{unknown[0]}': choose of {', '.join(detector.class_names)}")
+    opened = open_source(source)
+    setting = Setting(
+        folder=Path(output),
+        class_names=detector.class_names,
+        category_ids=detector.category_ids or range(1, len(detector.class_names) + 1),
+        image_ids=_image_ids(annotations) if annotations else {},
+        frames_per_second=None if opened.video is None else opened.frames_per_second,
+    )
+    writers = open_writers(formats, setting)
+    began, clock = time.perf_counter(), _ModelClock(detector)
+    images, objects, skipped = 0, 0, []
+    try:
+        for batch in _batches(opened, batch_size, max_frames):
+            readable = [(frame.name, frame.image) for frame in batch if frame.image is not None]
+            skipped += [f"{frame.name}: {frame.problem}" for frame in batch if frame.image is None]
+            found = detector.predict([image for _, image in readable], threshold, max_detections, tile, overlap)
+            for (name, image), prediction in zip(readable, found, strict=True):
+                chosen = prediction.of_classes(classes) if classes else prediction
+                images, objects = images + 1, objects + len(chosen)
+                for writer in writers:
+                    writer.add(name, image, chosen)
+    except KeyboardInterrupt:  # how one ends with a camera
+        log.info("stopped; what was found so far is written")
+    finally:
+        clock.stop()
+        outputs = _close(writers)
+    return Summary(images, objects, tuple(skipped), outputs, time.perf_counter() - began, clock.seconds)
+
+
+class _ModelClock:
+    """Measures the time that a detector spends in its model."""
+
+    def __init__(self, detector: Detector) -> None:
+        self.seconds = 0.0
+        self._began = 0.0
+        self._device = next(detector.model.parameters()).device
+        self._hooks = [
+            detector.model.register_forward_pre_hook(self._start),
+            detector.model.register_forward_hook(self._end),
+        ]
+
+    def _start(self, *_: Any) -> None:
+        self._began = self._now()
+
+    def _end(self, *_: Any) -> None:
+        self.seconds += self._now() - self._began
+
+    def _now(self) -> float:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter()
+
+    def stop(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+
+def _batches(source: Source, size: int, most: int | None) -> Iterator[list[Frame]]:
+    total = len(source) or None
+    if most is not None:
+        total = min(total or most, most)
+    frames = islice(iter(source), most)
+    with tqdm(total=total, unit=" images", desc="predicting") as bar:
+        while batch := list(islice(frames, size)):
+            yield batch
+            bar.update(len(batch))
+
+
+def _close(writers: Sequence[Writer]) -> tuple[Path, ...]:
+    return tuple(writer.close() for writer in writers)
+
+
+def _image_ids(annotations: str | Path) -> dict[str, int]:
+    content = read_coco_file(Path(annotations), Path(annotations).parent)
+    return dict(zip(content.file_names.tolist(), content.image_ids.tolist(), strict=True))

@@ -1,0 +1,174 @@
+"""Images to predict on: files, folders, patterns, lists, videos, cameras."""
+
+from __future__ import annotations
+
+import glob
+import re
+import sys
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+
+from rtdetrv2_train.data.images.decode import ImageArray, UnreadableImageError, as_bytes, read_image
+from rtdetrv2_train.errors import UserError
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2"}
+VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"}
+_READERS = 2
+_AHEAD = 16
+_USUAL_RATE = 25.0
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One image, or one picture of a video.
+
+    Attributes:
+        name: path relative to the folder that was given; of a video ``name/000012``.
+        image: uint8 ``[H, W, 3]``, RGB; None where it cannot be read.
+        problem: why it cannot be read.
+    """
+
+    name: str
+    image: ImageArray | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something that gives frames.
+
+    Attributes:
+        files: the images, and their names in what is written; empty for a video.
+        video: a video's path or a camera's number.
+    """
+
+    files: tuple[tuple[Path, str], ...] = ()
+    video: Path | int | None = None
+
+    def __len__(self) -> int:
+        """Number of frames; 0 where only the end will tell."""
+        if self.video is None:
+            return len(self.files)
+        if isinstance(self.video, int):
+            return 0
+        capture = _opened(self.video)
+        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        capture.release()
+        return max(count, 0)
+
+    @property
+    def frames_per_second(self) -> float:
+        """Of a video."""
+        assert self.video is not None
+        capture = _opened(self.video)
+        rate = float(capture.get(cv2.CAP_PROP_FPS))
+        capture.release()
+        return rate if 0 < rate < 1_000 else _USUAL_RATE
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames in order; images are read ahead."""
+        return _images(self.files) if self.video is None else _pictures(self.video)
+
+
+def open_source(source: str | Path | int | None) -> Source:
+    """Find out what a source is.
+
+    Args:
+        source: an image; a folder, searched with all below it; a pattern such as ``photos/*.png``; a ``.txt`` file with
+            one image path a line; a video; the number of a camera; or ``-`` for image paths on standard input.
+
+    Raises:
+        UserError: if there is no such thing, or nothing in it.
+    """
+    if source is None or source == "":
+        raise UserError(
+            "nothing to predict on: give source= an image, a folder, a pattern, a list in a .txt file, a video, the "
+            "number of a camera, or - for paths on standard input"
+        )
+    text = str(source)
+    path = Path(text)
+    if text.isdigit() and not path.exists():
+        _opened(int(text)).release()
+        return Source(video=int(text))
+    if text == "-":
+        return _listed(sys.stdin.read().splitlines(), Path(), "standard input")
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+        if not found:
+            raise UserError(f"the folder '{path}' has no image in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        return Source(tuple((p, p.relative_to(path).as_posix()) for p in found))
+    if path.is_file():
+        if path.suffix.lower() in VIDEO_SUFFIXES:
+            _opened(path).release()
+            return Source(video=path)
+        if path.suffix.lower() == ".txt":
+            return _listed(path.read_text(encoding="utf-8").splitlines(), path.parent, f"'{path}'")
+        return Source(((path, path.name),))
+    # Not Path.glob, which takes no absolute patterns.
+    files = sorted(Path(match) for match in glob.glob(text, recursive=True) if Path(match).is_file())  # noqa: PTH207
+    if not files:
+        raise UserError(f"there is no source '{text}': give an image, a folder, a pattern, a .txt list or a video")
+    return Source(_named(files))
+
+
+def _listed(lines: list[str], folder: Path, origin: str) -> Source:
+    """Paths as they stand, or relative to the list's folder."""
+    paths = [Path(line.strip()) for line in lines if line.strip()]
+    if not paths:
+        raise UserError(f"{origin} names no image: give one path a line")
+    return Source(_named([path if path.exists() else folder / path for path in paths]))
+
+
+def _named(files: list[Path]) -> tuple[tuple[Path, str], ...]:
+    """File names; where two are the same, with their folders, so that neither overwrites the other."""
+    names = [path.name for path in files]
+    if len(set(names)) < len(names):
+        names = ["/".join(part for part in path.parts if part not in ("/", "..", ".")) for path in files]
+    return tuple(zip(files, names, strict=True))
+
+
+def _images(files: tuple[tuple[Path, str], ...]) -> Iterator[Frame]:
+    waiting: deque[Future[Frame]] = deque()
+    with ThreadPoolExecutor(_READERS) as readers:
+        for path, name in files:
+            waiting.append(readers.submit(_read, path, name))
+            if len(waiting) == _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _read(path: Path, name: str) -> Frame:
+    try:
+        return Frame(name, read_image(path))
+    except UnreadableImageError as error:
+        # Pillow names its own buffer where it knows no file.
+        return Frame(name, None, re.sub(r" <_io\.BytesIO.*>", "", str(error)))
+
+
+def _pictures(video: Path | int) -> Iterator[Frame]:
+    capture = _opened(video)
+    name = f"camera_{video}" if isinstance(video, int) else video.stem
+    number = 0
+    try:
+        while True:
+            there, picture = capture.read()
+            if not there:
+                return
+            yield Frame(f"{name}/{number:06d}", as_bytes(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)))
+            number += 1
+    finally:
+        capture.release()
+
+
+def _opened(video: Path | int) -> cv2.VideoCapture:
+    capture = cv2.VideoCapture(video if isinstance(video, int) else str(video))
+    if not capture.isOpened():
+        what = f"camera {video}" if isinstance(video, int) else f"the video '{video}'"
+        raise UserError(f"{what} cannot be opened: check that it is there and of a kind that OpenCV can read")
+    return capture

@@ -1,0 +1,1 @@
+"""Backbones: features at strides 8, 16 and 32."""

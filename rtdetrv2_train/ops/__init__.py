@@ -1,0 +1,1 @@
+"""Operations with a fast path, each beside a plain reference."""

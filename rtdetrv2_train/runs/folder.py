@@ -1,0 +1,34 @@
+"""A run's folder: every name in it, and how runs are found. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CONFIG_FILE = "config.yaml"
+METRICS_FILE = "metrics.json"
+ANALYSIS_FILE = "analysis.json"
+HISTORY_FILE = "history.json"
+REPORT_FILE = "report.html"
+PICTURES_FILE = "predictions.png"
+MODEL_FOLDER = "model"
+EXPORT_FOLDER = "export"
+CHECKPOINT_FOLDER = "checkpoints"
+BEST_CHECKPOINT, LAST_CHECKPOINT, PREVIOUS_CHECKPOINT = "best.ckpt", "last.ckpt", "last_previous.ckpt"
+
+
+def newest_run(path: str | Path) -> Path:
+    """The run that a path means: itself, or the newest run of a folder of runs; the path as it is if there is none."""
+    path = Path(path)
+    if (path / CONFIG_FILE).is_file() or not path.is_dir():
+        return path
+    runs = [config.parent for config in path.glob(f"*/{CONFIG_FILE}")]
+    return max(runs, key=lambda run: (run / CONFIG_FILE).stat().st_mtime, default=path)
+
+
+def run_folder_of(source: str | Path) -> Path | None:
+    """The run that a path belongs to: the folder itself, or the one around a checkpoint; None if it is no run's."""
+    path = Path(source)
+    for folder in (path, *list(path.parents)[:2]):
+        if (folder / CONFIG_FILE).is_file():
+            return folder
+    return None

@@ -1,0 +1,58 @@
+"""The configuration of a model by its name, composed outside a Hydra application or within one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from omegaconf import DictConfig
+
+from rtdetrv2_train.errors import UserError, nearest
+from rtdetrv2_train.model.architecture import Architecture
+from rtdetrv2_train.runs.configuration import config_folder, own_hydra, plain
+
+
+def model_config(name: str) -> DictConfig:
+    """What ``train.py`` composes under ``model``.
+
+    Args:
+        name: a file of ``conf/model``, or else of ``conf/experiment``, such as ``r18vd_sp1``.
+
+    Raises:
+        UserError: if there is no such model.
+    """
+    folder = config_folder()
+    groups = {group: sorted(path.stem for path in (folder / group).glob("*.yaml")) for group in ("model", "experiment")}
+    group = next((group for group, names in groups.items() if name in names), None)
+    if group is None:
+        known = sorted({*groups["model"], *groups["experiment"]})
+        raise UserError(f"there is no model '{name}': {nearest(name, known)}use one of {', '.join(known)}")
+    from hydra import compose
+
+    with own_hydra():
+        return cast(DictConfig, compose("train", overrides=[f"{group}={name}"]).model)
+
+
+def model_names() -> list[str]:
+    """Names of the files of ``conf/model``."""
+    return sorted(path.stem for path in (config_folder() / "model").glob("*.yaml"))
+
+
+def configured_architecture(
+    config: DictConfig, num_classes: int = 80, image_size: Sequence[int] | None = None, **decoder_options: Any
+) -> Architecture:
+    """The architecture of a configuration.
+
+    Args:
+        config: of a model, ``conf/model/*.yaml``.
+        num_classes: number of classes.
+        image_size: (height, width) of the input in pixels; None for that of the configuration.
+        decoder_options: keys of ``architecture.decoder`` that differ from the configuration.
+
+    Raises:
+        UserError: if an option does not exist, or the model cannot be built with it.
+    """
+    values = plain(config.architecture)
+    values["decoder"] |= decoder_options
+    values |= {"num_classes": num_classes, "image_size": list(image_size or config.image_size)}
+    return Architecture.from_dict(values)

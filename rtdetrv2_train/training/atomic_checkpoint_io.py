@@ -1,0 +1,50 @@
+"""How checkpoints reach the disk: whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+
+from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.files import atomic_save
+from rtdetrv2_train.runs.folder import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside the one that it replaces, and keeps the last but one for when the last is damaged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._whole: set[Path] = set()  # files that were read or written; a broken one must not replace a whole one
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            UserError: if it cannot be written; earlier ones are untouched.
+        """
+        path = Path(path)
+
+        keep = path.name == LAST_CHECKPOINT and path in self._whole
+
+        def write(temporary: Path) -> None:
+            with temporary.open("wb") as file:  # given a path, torch hides why writing failed
+                torch.save(checkpoint, file)
+
+        try:
+            atomic_save(path, write, previous=path.with_name(PREVIOUS_CHECKPOINT) if keep else None)
+        except OSError as error:
+            raise UserError(
+                f"'{path}' could not be written ({error.strerror or error}): make room or mend the disk, then go on "
+                f"from the checkpoint before with resume={path.parent.parent}"
+            ) from error
+        self._whole.add(path)
+
+    def load_checkpoint(self, path: str | Path, *arguments: Any, **settings: Any) -> dict[str, Any]:
+        """Read a checkpoint."""
+        content = super().load_checkpoint(path, *arguments, **settings)
+        self._whole.add(Path(path))
+        return content

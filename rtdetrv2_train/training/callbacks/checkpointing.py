@@ -1,0 +1,113 @@
+"""Checkpoints of a run: the best epoch and the last step worth keeping."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from rtdetrv2_train.errors import STOPPED_STATUS, Stopped
+from rtdetrv2_train.training.agreement import Agreement
+from rtdetrv2_train.training.callbacks.preemption import PreemptionSignals, requeue_slurm_job
+
+log = logging.getLogger(__name__)
+
+_NOTHING, _SAVE, _STOP = 0, 1, 2  # what a process may want after a step; the largest wins
+
+
+class Checkpointing(ModelCheckpoint):
+    """Lightning's checkpoints, with a last one that is never far behind, and written when the run is told to stop.
+
+    Lightning writes ``last.ckpt`` only where the best epoch has just been written, and, when ``max_steps`` ends the run
+    within an epoch, after that epoch has been closed, so that a resumed run would miss its other batches.
+
+    A run that gets SIGTERM or Ctrl-C finishes its step, or its validation, writes ``last.ckpt`` and ends with
+    `Stopped`; a second Ctrl-C ends it at once.
+
+    Args:
+        last_every_minutes: least time between two last checkpoints within an epoch; None: only after epochs.
+        last_every_steps: likewise, in optimizer steps.
+        settings: of `ModelCheckpoint`.
+    """
+
+    def __init__(
+        self, last_every_minutes: float | None = None, last_every_steps: int | None = None, **settings: Any
+    ) -> None:
+        super().__init__(**settings)
+        self.last_every_minutes = last_every_minutes
+        self.last_every_steps = last_every_steps
+        self._last_at_step = -1
+        self._last_at_time = 0.0
+        self._agreement = Agreement()
+        self._signals = PreemptionSignals()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Remove what was left of checkpoints whose writing was cut short."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit" and trainer.is_global_zero:
+            for unfinished in Path(str(self.dirpath)).glob(f".*{self.FILE_EXTENSION}.*"):
+                unfinished.unlink(missing_ok=True)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to listen to signals; Lightning has set its own handlers just before."""
+        super().on_train_start(trainer, pl_module)
+        self._last_at_step, self._last_at_time = trainer.global_step, time.monotonic()
+        announcement = "\nstopping after this step, with a checkpoint to go on from; Ctrl-C stops at once\n"
+        self._signals = PreemptionSignals(announcement if trainer.is_global_zero else "")
+        self._signals.watch()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write the last checkpoint where it is due, where the run is to stop, and where it ends within an epoch."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # the end of the epoch comes, or the gradients of this step are not complete
+        wanted = self._agreement.ask(self._wanted(trainer), pl_module.device)
+        if wanted or trainer.global_step == trainer.max_steps:
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        if wanted == _STOP:
+            self._stop(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the last checkpoint after every epoch."""
+        super().on_train_epoch_end(trainer, pl_module)
+        self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        if self._agreement.settle(self._wanted(trainer), pl_module.device) == _STOP:
+            self._stop(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From now on, signals do again what they did before."""
+        self._signals.leave()
+        super().on_train_end(trainer, pl_module)
+
+    def _wanted(self, trainer: Trainer) -> int:
+        if self._signals.received is not None:
+            return _STOP
+        steps, minutes = self.last_every_steps, self.last_every_minutes
+        due = steps is not None and trainer.global_step - self._last_at_step >= steps
+        due |= minutes is not None and time.monotonic() - self._last_at_time >= 60 * minutes
+        return _SAVE if due else _NOTHING
+
+    def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        if self._last_at_step != trainer.global_step:
+            self._last_at_step, self._last_at_time = trainer.global_step, time.monotonic()
+            super()._save_last_checkpoint(trainer, monitor_candidates)
+
+    def _stop(self, trainer: Trainer) -> None:
+        """End the run. Only one process says how, as launchers kill all others when one of them fails."""
+        if trainer.is_global_zero:
+            received = self._signals.received
+            name = received.name if received else "a signal to another process"
+            run = os.path.relpath(Path(str(self.dirpath)).parent)
+            log.warning("stopped by %s at step %d: resume=%s goes on from there", name, trainer.global_step, run)
+            if received is signal.SIGUSR1:
+                requeue_slurm_job()
+        raise Stopped(STOPPED_STATUS if trainer.is_global_zero else 0)

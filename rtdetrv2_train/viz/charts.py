@@ -1,0 +1,174 @@
+"""Charts as SVG that takes the colours of the page around it, or as pictures for TensorBoard."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from rtdetrv2_train.evaluation.analysis.analysis import Analysis
+from rtdetrv2_train.evaluation.analysis.curves import RECALLS, THRESHOLDS
+from rtdetrv2_train.viz.boxes import class_colour
+
+_INK = "#010203"  # replaced by the colour of the page's text
+_STYLE: Any = {
+    "svg.fonttype": "none",  # letters stay letters, in the page's font
+    "font.size": 10,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": _INK,
+    "grid.alpha": 0.12,
+    "legend.frameon": False,
+}
+_ACCENT = "#2f7de1"
+_SECOND = "#e0792f"
+_MOST_IN_LEGEND = 8
+_LOSSES = {"vfl": "classes (varifocal)", "bbox": "boxes (L1)", "giou": "boxes (GIoU)"}
+
+
+def report_charts(analysis: Analysis, history: Sequence[Mapping[str, float]]) -> dict[str, str]:
+    """The charts of a report as SVG, by title, in the order to show them.
+
+    Args:
+        analysis: of the detections.
+        history: the metrics of each epoch; empty where there was no training.
+    """
+    charts: dict[str, Figure] = {}
+    with matplotlib.rc_context(_STYLE):
+        if len(history) > 1:
+            charts["AP by epoch"] = _ap_by_epoch(history)
+            charts |= _losses_by_epoch(history)
+        charts |= curve_charts(analysis)
+        charts["Cost of mistakes"] = _costs(analysis)
+        charts["Calibration"] = _calibration(analysis)
+    return {title: _svg(figure, title) for title, figure in charts.items()}
+
+
+def curve_charts(analysis: Analysis) -> dict[str, Figure]:
+    """Precision over recall, and F1 over the score threshold, of every class and of all together."""
+    curves, overall = analysis.curves, analysis.overall
+    with matplotlib.rc_context(_STYLE):
+        precision = _by_class(
+            analysis,
+            RECALLS,
+            [c.precision_at_recall for c in curves],
+            overall.precision_at_recall,
+            "recall",
+            "precision",
+        )
+        f1 = _by_class(analysis, THRESHOLDS, [c.f1 for c in curves], overall.f1, "score threshold", "F1")
+        best = overall.best_threshold
+        f1.axes[0].axvline(best, color=_INK, linewidth=1, linestyle=":")
+        f1.axes[0].annotate(f" best {best:.2f}", (best, 0.02), color=_INK, fontsize=9)
+    return {"Precision and recall": precision, "F1 and threshold": f1}
+
+
+def as_pixels(figure: Figure) -> np.ndarray:
+    """A chart as uint8 ``[H, W, 3]`` on white."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _figure() -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.4, 3.5), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _by_class(
+    analysis: Analysis, x: np.ndarray, of_classes: Sequence[np.ndarray], together: np.ndarray, across: str, up: str
+) -> Figure:
+    figure, axes = _figure()
+    few = len(of_classes) <= _MOST_IN_LEGEND
+    linewidth, alpha = (1.6, 1.0) if few else (1.0, 0.5)
+    for k, (curves, y) in enumerate(zip(analysis.curves, of_classes, strict=True)):
+        if curves.num_boxes:
+            colour = [channel / 255 for channel in class_colour(k)]
+            name = analysis.boxes.class_names[k] if few else None
+            axes.plot(x, y, color=colour, label=name, gid=f"class-{k}", linewidth=linewidth, alpha=alpha)
+    axes.plot(x, together, color=_INK, linewidth=2, linestyle="--", label="all boxes")
+    axes.set(xlabel=across, ylabel=up, xlim=(0, 1), ylim=(0, 1.02))
+    axes.legend(loc="best", fontsize=9)
+    return figure
+
+
+def _ap_by_epoch(history: Sequence[Mapping[str, float]]) -> Figure:
+    figure, axes = _figure()
+    epochs = [entry["epoch"] for entry in history]
+    for key, label, style in (("val/AP", "AP", "-"), ("val/AP50", "AP50", "--"), ("val/AP75", "AP75", ":")):
+        axes.plot(epochs, [100 * entry[key] for entry in history], style, color=_ACCENT, label=label, marker=".")
+    axes.set(xlabel="epoch", ylabel="%")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="best", fontsize=9)
+    return figure
+
+
+def _losses_by_epoch(history: Sequence[Mapping[str, float]]) -> dict[str, Figure]:
+    charts = {}
+    for key, title in _LOSSES.items():
+        if not any(f"loss/{key}" in entry for entry in history):
+            continue
+        figure, axes = _figure()
+        for name, label, colour in ((f"loss/{key}", "training", _ACCENT), (f"val/loss_{key}", "validation", _SECOND)):
+            known = [entry for entry in history if name in entry]
+            if known:
+                y = [entry[name] for entry in known]
+                axes.plot([entry["epoch"] for entry in known], y, color=colour, label=label, marker=".")
+        axes.set(xlabel="epoch", ylabel="loss of the last layer")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylim(bottom=0)
+        axes.legend(loc="best", fontsize=9)
+        charts[f"Loss: {title}"] = figure
+    return charts
+
+
+def _costs(analysis: Analysis) -> Figure:
+    figure, axes = _figure()
+    cost = analysis.mistakes.cost
+    names = list(cost)[::-1]
+    bars = axes.barh(names, [100 * cost[name] for name in names], color=_ACCENT)
+    axes.bar_label(bars, fmt="%.1f", padding=3, color=_INK)
+    axes.margins(x=0.12)
+    axes.grid(axis="y", visible=False)
+    axes.set(xlabel="points of AP50 lost")
+    return figure
+
+
+def _calibration(analysis: Analysis) -> Figure:
+    figure, axes = _figure()
+    calibration = analysis.calibration
+    filled = calibration.count > 0
+    middle = (np.arange(len(filled)) + 0.5) / len(filled)
+    axes.bar(middle[filled], calibration.right[filled], width=0.09, color=_ACCENT, alpha=0.85)
+    axes.plot([0, 1], [0, 1], color=_INK, linestyle="--", linewidth=1)
+    axes.set(xlabel="score", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
+    return figure
+
+
+def _svg(figure: Figure, title: str) -> str:
+    """The chart without fixed size, date and header, with names of its own for what it refers to within itself."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px inherit; font-size: \1px", text)
+    text = re.sub(r"^<svg [^>]*?viewBox=\"([^\"]+)\"[^>]*>", r'<svg viewBox="\1" role="img">', text, flags=re.DOTALL)
+    # Two charts have lines of the same class: a class instead of an identifier, which must be unique in a page.
+    return re.sub(r'id="(class-\d+)"', r'class="curve \1"', text)

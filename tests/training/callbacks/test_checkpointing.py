@@ -1,0 +1,127 @@
+"""Checkpoints of a run that is interrupted, in one process."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import LightningModule, Trainer
+from torch.utils.data import DataLoader, TensorDataset
+
+from rtdetrv2_train.errors import Stopped, UserError
+from rtdetrv2_train.runs.checkpoints import damage_of
+from rtdetrv2_train.training import atomic_checkpoint_io
+from rtdetrv2_train.training.atomic_checkpoint_io import AtomicCheckpointIO
+from rtdetrv2_train.training.callbacks.checkpointing import Checkpointing
+
+
+class Line(LightningModule):
+    """Fits a line; gets a signal in one of its steps."""
+
+    def __init__(self, signal_at: int = -1, number: signal.Signals = signal.SIGTERM) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+        torch.nn.init.constant_(self.layer.weight, 0.5)
+        torch.nn.init.zeros_(self.layer.bias)
+        self.signal_at = signal_at
+        self.number = number
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        if self.trainer.global_step == self.signal_at:
+            self.signal_at = -1
+            os.kill(os.getpid(), self.number)
+        return (self.layer(batch[0]) - 2 * batch[0]).square().mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.05)
+
+
+def fit(module: Line, folder: Path, resume: Path | None = None, accumulate: int = 1, **settings: Any) -> Trainer:
+    checkpoint = Checkpointing(
+        dirpath=folder / "checkpoints", filename="best", save_last=True, enable_version_counter=False, **settings
+    )
+    trainer = Trainer(
+        max_epochs=2, accelerator="cpu", callbacks=[checkpoint], plugins=[AtomicCheckpointIO()], logger=False,
+        enable_progress_bar=False, enable_model_summary=False, accumulate_grad_batches=accumulate,
+    )  # fmt: skip
+    # the same batch each time, as these data know nothing of resuming
+    data = DataLoader(TensorDataset(torch.ones(8, 1)), batch_size=1)
+    trainer.fit(module, data, ckpt_path=resume, weights_only=True)
+    return trainer
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint_that_goes_on_bit_equal(
+    tmp_path: Path, number: signal.Signals, accumulate: int
+) -> None:
+    straight = Line()
+    fit(straight, tmp_path / "straight", accumulate=accumulate)
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped) as stopped:
+        fit(Line(signal_at=2, number=number), tmp_path / "stopped", accumulate=accumulate)
+    assert stopped.value.code == 75
+    assert signal.getsignal(number) == before
+    last = tmp_path / "stopped" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 3
+    resumed = Line()
+    trainer = fit(resumed, tmp_path / "stopped", last, accumulate=accumulate)
+    assert trainer.global_step == 16 // accumulate
+    assert torch.equal(resumed.layer.weight, straight.layer.weight)
+
+
+def test_the_last_checkpoint_is_written_every_few_steps_and_the_one_before_is_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (folder / ".last.ckpt.x1y2").write_bytes(b"half")  # of a run that was killed while it wrote
+    with pytest.raises(ZeroDivisionError):
+        fit(_Failing(at=5), tmp_path, last_every_steps=2)
+    steps = {path.stem: torch.load(path, weights_only=True)["global_step"] for path in folder.iterdir()}
+    assert steps == {"last": 4, "last_previous": 2}
+
+
+def test_a_full_disk_ends_the_run_plainly_and_leaves_the_checkpoints_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = torch.save, []
+
+    def save(content: Any, file: Any) -> None:
+        calls.append(file)
+        if len(calls) == 3:
+            file.write(b"half of it")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(content, file)
+
+    monkeypatch.setattr(atomic_checkpoint_io.torch, "save", save)
+    with pytest.raises(UserError, match=r"last.ckpt' could not be written \(No space left on device\).*resume="):
+        fit(Line(), tmp_path, last_every_steps=2)
+    paths = sorted((tmp_path / "checkpoints").iterdir())
+    assert [path.name for path in paths] == ["last.ckpt", "last_previous.ckpt"]
+    assert [damage_of(path) for path in paths] == [None, None]
+
+
+def test_a_broken_last_checkpoint_never_replaces_the_whole_one_before(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        fit(_Failing(at=5), tmp_path, last_every_steps=2)
+    last, previous = (tmp_path / "checkpoints" / f"{name}.ckpt" for name in ("last", "last_previous"))
+    last.write_bytes(b"broken")
+    with pytest.raises(ZeroDivisionError):
+        fit(_Failing(at=5), tmp_path, resume=previous, last_every_steps=2)
+    assert torch.load(last, weights_only=True)["global_step"] == 4
+    assert torch.load(previous, weights_only=True)["global_step"] == 2
+
+
+class _Failing(Line):
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at = at
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        if self.trainer.global_step == self.at:
+            raise ZeroDivisionError
+        return super().training_step(batch, batch_idx)
