@@ -49,7 +49,7 @@ def test_norms_that_see_less_than_a_step_are_announced() -> None:
     [
         (16, 6, "auto", "use 12 or 18, or 4 or 8 batches a step"),
         (4, 8, "auto", "use 8, or 4 batches a step"),
-        (16, 2, 3, "2 processes with 3 accumulated batches each: use 12 or 18, or 4 or 8 batches"),
+        (16, 2, 3, "2 devices with 3 accumulated batches each: use 12 or 18, or 4 or 8 batches"),
     ],
 )
 def test_an_impossible_split_proposes_possible_ones(

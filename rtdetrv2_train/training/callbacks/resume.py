@@ -46,7 +46,7 @@ class ResumeAdjustments(Callback):
         if before == now:
             return
         if trainer.is_global_zero:
-            log.warning("going on with %s instead of %s", now, before)
+            log.warning("resuming with %s instead of %s", now, before)
         if progress["is_last_batch"]:
             self._other_steps = before.total != now.total
             return
@@ -72,7 +72,7 @@ class ResumeAdjustments(Callback):
                 continue
             if trainer.is_global_zero and scheduler.base_lrs != configured:
                 log.warning(
-                    "going on with learning rates up to %g instead of %g", max(configured), max(scheduler.base_lrs)
+                    "resuming with learning rates up to %g instead of %g", max(configured), max(scheduler.base_lrs)
                 )
             scheduler.base_lrs = list(configured)
             groups = scheduler.optimizer.param_groups

@@ -72,7 +72,8 @@ def test_another_batch_size_goes_on_at_the_same_epoch_of_the_schedule(
 ) -> None:
     fit(tmp_path, batch_size=2, max_epochs=2)
     resumed = fit(tmp_path, batch_size=4, resume=True)
-    assert "going on with 4 images a step (1 x 1 x 4) instead of 2 images a step (1 x 1 x 2)" in caplog.text
+    changed = "4 images a step (1 device x 4 images) instead of 2 images a step (1 device x 2 images)"
+    assert f"resuming with {changed}" in caplog.text
     straight = fit(tmp_path / "straight", batch_size=4)
     assert [step for step, _, _ in resumed.seen] == list(range(12, 18))  # 2 epochs of 6 steps, then of 3
     assert [entry[1:] for entry in resumed.seen] == [entry[1:] for entry in straight.seen[6:]]
@@ -97,6 +98,6 @@ def test_learning_rates_are_those_of_the_configuration(tmp_path: Path, caplog: p
     fit(tmp_path, batch_size=4, max_epochs=2)
     with caplog.at_level(logging.WARNING):
         resumed = fit(tmp_path, batch_size=4, resume=True, rate=2e-3)
-    assert "going on with learning rates up to" in caplog.text
+    assert "resuming with learning rates up to" in caplog.text
     straight = fit(tmp_path / "straight", batch_size=4, rate=2e-3)
     assert [rate for _, _, rate in resumed.seen] == [rate for _, _, rate in straight.seen[6:]]
