@@ -64,8 +64,9 @@ def run(name: str, arguments: Sequence[str] | None = None, program: str | None =
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from rtdetrv2_train.runs.configuration import config_folder, register_resolvers
+    from rtdetrv2_train.runs.configuration import register_resolvers
     from rtdetrv2_train.runs.configuration_errors import explain, user_error_within
+    from rtdetrv2_train.runs.folder import config_folder
 
     register_resolvers()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # has Hydra raise its errors instead of printing them

@@ -76,9 +76,7 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Any]:
         """The architecture as plain data, for JSON, YAML or a checkpoint."""
-        values = asdict(self)
-        values["backbone"] = {"kind": self.backbone.kind, **values["backbone"]}
-        return _plain(values)
+        return {**asdict(self), "backbone": {"kind": self.backbone.kind, **asdict(self.backbone)}}
 
     @property
     def family(self) -> tuple[Any, ...]:
@@ -131,9 +129,3 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         return value
     expected = " or ".join(map(str, options)) if origin is Literal else _EXPECTED.get(kind, "a list")
     raise UserError(f"{where} is {value!r}: give {expected}")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value

@@ -28,7 +28,7 @@ def import_torchmetrics_lightly() -> None:
     package = _Deferred(_PACKAGE)
     package.__spec__, package.__path__ = spec, spec.submodule_search_locations  # type: ignore[assignment]
     package.__file__ = spec.origin
-    package._logger = logging.getLogger(_PACKAGE)  # its submodules take it from here
+    vars(package)["_logger"] = logging.getLogger(_PACKAGE)  # its submodules take it from here
     sys.modules[_PACKAGE] = package
     try:
         importlib.import_module("torchmetrics.utilities")
