@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 
-.PHONY: help quickstart test lint pictures clean
+.PHONY: help quickstart test lint docs pictures clean
 # The stamps below share one environment, which two pips at a time would break.
 .NOTPARALLEL:
 
@@ -14,6 +14,7 @@ help:
 	@echo "make quickstart  train a small detector on made-up shapes, evaluate it, draw its predictions"
 	@echo "make test        run the tests"
 	@echo "make lint        check style and types"
+	@echo "make docs        build the site of docs/ in build/site"
 	@echo "make pictures    make the pictures of README.md from the newest quickstart run"
 	@echo "make clean       remove caches and built files; .venv and runs/ stay"
 
@@ -28,6 +29,9 @@ lint: $(VENV)/.dev-installed
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy
+
+docs: $(VENV)/.docs-installed
+	$(VENV_PYTHON) -m mkdocs build --strict
 
 pictures: $(VENV)/.test-installed
 	$(VENV_PYTHON) docs/make_pictures.py
@@ -53,3 +57,7 @@ $(VENV)/.test-installed: pyproject.toml
 $(VENV)/.dev-installed: pyproject.toml
 	$(call install,dev)
 	touch $(VENV)/.test-installed $@
+
+$(VENV)/.docs-installed: pyproject.toml
+	$(call install,docs)
+	touch $@
