@@ -31,7 +31,7 @@ lint: $(VENV)/.dev-installed
 	$(VENV_PYTHON) -m mypy
 
 docs: $(VENV)/.docs-installed
-	$(VENV_PYTHON) -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs build --strict
 
 pictures: $(VENV)/.test-installed
 	$(VENV_PYTHON) docs/make_pictures.py
