@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 
-.PHONY: help quickstart test lint docs pictures clean
+.PHONY: help quickstart test lint pictures clean
 # The stamps below share one environment, which two pips at a time would break.
 .NOTPARALLEL:
 
@@ -14,8 +14,8 @@ help:
 	@echo "make quickstart  train a small detector on made-up shapes, evaluate it, draw its predictions"
 	@echo "make test        run the tests"
 	@echo "make lint        check style and types"
-	@echo "make docs        build the site of docs/ in build/site"
 	@echo "make pictures    make the pictures of README.md from the newest quickstart run"
+	@echo "make docs        build the site of docs/ in build/site"
 	@echo "make clean       remove caches and built files; .venv and runs/ stay"
 
 quickstart: $(VENV)/.test-installed
@@ -30,11 +30,12 @@ lint: $(VENV)/.dev-installed
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy
 
-docs: $(VENV)/.docs-installed
-	NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs build --strict
-
 pictures: $(VENV)/.test-installed
 	$(VENV_PYTHON) docs/make_pictures.py
+
+.PHONY: docs
+docs: $(VENV)/.docs-installed
+	NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs build --strict
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
