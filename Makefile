@@ -15,6 +15,7 @@ help:
 	@echo "make test        run the tests"
 	@echo "make lint        check style and types"
 	@echo "make pictures    make the pictures of README.md from the newest quickstart run"
+	@echo "make docs        build the site of docs/ in build/site"
 	@echo "make clean       remove caches and built files; .venv and runs/ stay"
 
 quickstart: $(VENV)/.test-installed
@@ -31,6 +32,10 @@ lint: $(VENV)/.dev-installed
 
 pictures: $(VENV)/.test-installed
 	$(VENV_PYTHON) docs/make_pictures.py
+
+.PHONY: docs
+docs: $(VENV)/.docs-installed
+	NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs build --strict
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
@@ -53,3 +58,7 @@ $(VENV)/.test-installed: pyproject.toml
 $(VENV)/.dev-installed: pyproject.toml
 	$(call install,dev)
 	touch $(VENV)/.test-installed $@
+
+$(VENV)/.docs-installed: pyproject.toml
+	$(call install,docs)
+	touch $@
