@@ -39,7 +39,7 @@ from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.evaluation.metrics import CocoMetrics
 from rtdetrv2_train.loss.criterion import Criterion
 from rtdetrv2_train.model.output import ModelOutput
-from rtdetrv2_train.model.postprocess import detections_from
+from rtdetrv2_train.model.postprocessing import detections_from
 from rtdetrv2_train.training.oom import SplitOnOOM
 from rtdetrv2_train.training.optimizer import group_table, lay_out_state, parameter_groups
 from rtdetrv2_train.training.recipe import Recipe, Schedule
