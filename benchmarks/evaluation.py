@@ -1,8 +1,7 @@
-"""Time and memory of COCO metrics on made-up detections of 5,000 images: ``python benchmarks/evaluation.py``.
+"""Time and memory of COCO metrics for random detections in 5,000 images: ``python benchmarks/evaluation.py``.
 
-Every backend computes the same metrics in a process of its own, one after the other, round after round; the medians
-count. The time is that from collected detections to all numbers; the memory is the process's highest, with PyTorch and
-the detections themselves in it.
+Each backend computes the same metrics in its own process. Backends take turns, and medians over the rounds count. Time
+is from collected detections to all metrics. Memory is the peak of the process, including PyTorch and the detections.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ from rtdetrv2_train.types import Detections
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = 80
-DETECTIONS = 292  # of each image: 1.46 million in 5,000, as a model of 300 queries gives
-BOXES = 7  # of each image on average
+DETECTIONS = 292  # per image: 1.46 million in 5,000 images, about what a model of 300 queries gives
+BOXES = 7  # mean per image
 
 
-def made_up(num_images: int, seed: int = 0) -> tuple[dict[str, Any], Detections]:
-    """Ground truth, and detections of which half are shifted boxes of it and half are nothing."""
+def random_dataset(num_images: int, seed: int = 0) -> tuple[dict[str, Any], Detections]:
+    """Random ground truth and detections. Half of the detections are shifted ground truth, half are false positives."""
     rng = np.random.default_rng(seed)
     images = np.repeat(np.arange(num_images), rng.poisson(BOXES, num_images))
     corners, sizes = rng.uniform(0, 500, (len(images), 2)), np.exp(rng.normal(4, 0.9, (len(images), 2)))
@@ -59,8 +58,8 @@ def made_up(num_images: int, seed: int = 0) -> tuple[dict[str, Any], Detections]
 
 
 def measure(backend: str, num_images: int) -> dict[str, Any]:
-    """Time, memory and numbers of one backend, in this process."""
-    truth, detections = made_up(num_images)
+    """Time, peak memory and metrics of one backend, in this process."""
+    truth, detections = random_dataset(num_images)
     evaluator = CocoEvaluator(truth, range(CLASSES), backend)
     evaluator.update(detections, torch.arange(num_images))
     began = time.perf_counter()
