@@ -1,4 +1,4 @@
-"""Training gives the same result for any world size and gradient accumulation, with real DDP processes."""
+"""The same training whatever the number of processes, with real ones."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ import torch
 from rtdetrv2_train.data.loading.samplers import EpochSampler
 from tests.support import ROOT, write_coco
 
-FROZEN = [(2, 2), (1, 1)]  # world size and gradient accumulation; the last one is what the others are compared with
+FROZEN = [(2, 2), (1, 1)]  # processes and accumulated batches; the last one is what the others are compared with
 SYNCHRONISED = [(2, 1), (4, 1), (1, 1)]
 
 
 def with_many_boxes(folder: Path, num_images: int, size: int) -> None:
-    """A dataset whose images have 0 to 7 boxes."""
+    """A set whose images have none to seven boxes."""
     write_coco(folder, num_images, size)
     generator = np.random.default_rng(5)
     content = json.loads((folder / "annotations.json").read_text())
@@ -59,9 +59,9 @@ def run_splits(folder: Path, data: Path, splits: list[tuple[int, int]], *overrid
 
 
 def largest_differences(folder: Path, splits: list[tuple[int, int]]) -> dict[str, float]:
-    """Differences of losses, first gradient, weights and EMA from a world size of 1 without gradient accumulation.
+    """Of losses, the first step's gradient, weights and averaged weights to those of one process with one batch.
 
-    Relative to the loss, and to the norm of a tensor or, where that is tiny, of the median tensor.
+    Relative to the loss, and to the norm of a tensor or, where that is next to nothing, of the median tensor.
     """
     alone = folder / "1x1"
     expected, losses = torch.load(alone / "tensors.pt"), np.array(json.loads((alone / "losses.json").read_text()))
@@ -83,8 +83,8 @@ def largest_differences(folder: Path, splits: list[tuple[int, int]]) -> dict[str
     return largest
 
 
-@pytest.mark.parametrize("splits", [FROZEN, SYNCHRONISED], ids=["frozen BatchNorm", "SyncBatchNorm"])
-def test_ten_steps_are_the_same_for_any_world_size_and_gradient_accumulation(
+@pytest.mark.parametrize("splits", [FROZEN, SYNCHRONISED], ids=["frozen statistics", "synchronised statistics"])
+def test_ten_steps_of_nano_are_the_same_however_the_batch_is_shared_out(
     tmp_path: Path, splits: list[tuple[int, int]]
 ) -> None:
     # Strong augmentation, sizes that change, images without boxes, denoising.
@@ -94,9 +94,9 @@ def test_ten_steps_are_the_same_for_any_world_size_and_gradient_accumulation(
     assert max(largest_differences(tmp_path, splits).values()) < 1e-8
 
 
-def test_a_rank_without_boxes_for_a_whole_epoch_gives_the_gradients_of_a_single_rank(tmp_path: Path) -> None:
+def test_a_process_without_boxes_for_a_whole_epoch_trains_with_the_gradients_of_one_process(tmp_path: Path) -> None:
     folder = write_coco(tmp_path / "set", num_images=32, size=64)
-    order = EpochSampler(32, seed=0).order().reshape(-1, 8)  # steps of two batches of 4, one per rank
+    order = EpochSampler(32, seed=0).order().reshape(-1, 8)  # steps of two batches of 4, one of each process
     content = json.loads((folder / "annotations.json").read_text())
     content["annotations"] = [content["annotations"][index] for index in order[:, :4].flatten()]
     (folder / "annotations.json").write_text(json.dumps(content))

@@ -1,4 +1,4 @@
-"""A run resumes with another number of devices, another batch size or other learning rates."""
+"""A run goes on with other devices, another batch size or other learning rates than before."""
 
 from __future__ import annotations
 
@@ -67,21 +67,18 @@ def fit(
     return module
 
 
-def test_another_batch_size_resumes_at_the_same_epoch_of_the_learning_rate_schedule(
+def test_another_batch_size_goes_on_at_the_same_epoch_of_the_schedule(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fit(tmp_path, batch_size=2, max_epochs=2)
     resumed = fit(tmp_path, batch_size=4, resume=True)
-    assert (
-        "resuming with 4 images a step (1 device x 4 images) instead of 2 images a step (1 device x 2 images)"
-        in caplog.text
-    )
+    assert "resuming with 4 images a step (1 device x 4 images) instead of 2 images a step (1 device x 2 images)" in caplog.text
     straight = fit(tmp_path / "straight", batch_size=4)
     assert [step for step, _, _ in resumed.seen] == list(range(12, 18))  # 2 epochs of 6 steps, then of 3
     assert [entry[1:] for entry in resumed.seen] == [entry[1:] for entry in straight.seen[6:]]
 
 
-def test_within_an_epoch_another_gradient_accumulation_resumes_with_the_next_images(tmp_path: Path) -> None:
+def test_within_an_epoch_another_split_goes_on_with_the_next_images(tmp_path: Path) -> None:
     fit(tmp_path, batch_size=4, max_steps=4)
     resumed = fit(tmp_path, batch_size=2, accumulated=2, resume=True)
     straight = fit(tmp_path / "straight", batch_size=4)
@@ -90,7 +87,7 @@ def test_within_an_epoch_another_gradient_accumulation_resumes_with_the_next_ima
     assert [a + b for a, b in zip(ids[::2], ids[1::2], strict=True)] == [images for _, images, _ in straight.seen[4:]]
 
 
-def test_within_an_epoch_another_total_batch_size_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_within_an_epoch_another_batch_size_is_refused_with_what_works(tmp_path: Path) -> None:
     fit(tmp_path, batch_size=4, max_steps=4)
     with pytest.raises(UserError, match=r"middle of epoch 1.*recipe.total_batch_size=4, or resume from the end of"):
         fit(tmp_path, batch_size=2, resume=True)
