@@ -53,7 +53,7 @@ def our_dataset(annotations: CocoAnnotations, strong: bool) -> DetectionDataset:
 
 
 def ours(annotations: CocoAnnotations, strong: bool) -> Round:
-    """One epoch of this project: samples and collated batches."""
+    """One epoch of this project's samples and batches."""
     dataset = our_dataset(annotations, strong)
 
     def epoch(number: int) -> None:
@@ -73,7 +73,7 @@ class ReferenceCrop(v2.RandomIoUCrop):
 
 
 def reference(annotations: CocoAnnotations, strong: bool) -> Round:
-    """One epoch of the reference's torchvision operators on Pillow images."""
+    """One epoch of the reference's operators on Pillow's images."""
     moves = [v2.RandomPhotometricDistort(p=0.5), v2.RandomZoomOut(fill=0), ReferenceCrop()] if strong else []
     compose = v2.Compose(
         [
@@ -149,7 +149,7 @@ def of_ultralytics(annotations: CocoAnnotations, strong: bool, folder: Path) -> 
 
 
 def worker_memory(annotations: CocoAnnotations, workers: int, epochs: int = 20) -> tuple[float, float]:
-    """Memory of all workers together after the first epoch, and its growth until the last epoch, in MB.
+    """Memory of all workers together after the first epoch, and by how much it grows until the last, in MB.
 
     Shared memory counts in equal parts for each process (proportional set size, Linux only).
     """
@@ -174,7 +174,7 @@ def seconds(round_: Round, number: int) -> float:
 
 
 def report_rates(annotations: CocoAnnotations, rounds: int, folder: Path) -> None:
-    """Measure all projects in turns and print images per second. ``folder`` must be empty."""
+    """Let all sides take turns, and print their rates; an empty folder is needed."""
     print("images per second of one core, to 640 x 640: median (least to most) of the rounds")
     for name, strong in (("strong augmentation", True), ("flip only", False)):
         sides = {"this project": ours(annotations, strong), "torchvision v2 on PIL": reference(annotations, strong)}
