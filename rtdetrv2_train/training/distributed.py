@@ -75,7 +75,7 @@ def _watch(others: Sequence[subprocess.Popen[bytes]], over: threading.Event) -> 
                 if over.wait(_POLL_SECONDS):
                     return
             sys.stderr.write(
-                f"error: another process of this run was lost (status {failed[0].returncode}), its own messages say why; "
+                f"error: another process of this run was lost (status {failed[0].returncode}), see its messages; "
                 "continue with resume= and the run's folder\n"
             )
             for process in others:
