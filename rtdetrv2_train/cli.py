@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -96,11 +95,12 @@ def _task(module: str) -> Callable[[DictConfig], Any]:
     """What Hydra calls with the composed configuration: a command's ``main``, after a look at the paths it is given."""
 
     def task(config: DictConfig) -> Any:
+        from rtdetrv2_train.commands import load_command
         from rtdetrv2_train.commands.preflight import check_paths
         from rtdetrv2_train.runs.configuration import command_line_overrides
 
         check_paths(config)  # takes no time, while the imports below take seconds
-        return importlib.import_module(f"rtdetrv2_train.commands.{module}").main(config, command_line_overrides())
+        return load_command(module).main(config, command_line_overrides())
 
     return task
 

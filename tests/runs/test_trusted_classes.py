@@ -19,7 +19,6 @@ from rtdetrv2_train.commands.train import train
 from rtdetrv2_train.runs.configuration import composed, config_folder
 from rtdetrv2_train.runs.trusted_classes import TRUSTED_CLASSES, check_classes
 from tests.support import build
-from tests.support import composed as composed_config
 
 CALLED: list[dict[str, Any]] = []
 COUNTER = f"{__name__}.Counter"
@@ -36,17 +35,16 @@ class Counter:
 def run_folder(tmp_path: Path) -> Path:
     """A run's folder, as somebody may send it."""
     folder = tmp_path / "run"
-    config = composed_config("model=nano", "data=shapes", "trainer=cpu", f"+run_folder={folder}")
-    OmegaConf.set_struct(config, False)
-    config.run_folder = str(folder)
-    model = build(config, num_classes=3)
+    with composed("train", ["model=nano", "data=shapes", "trainer=cpu", f"hydra.run.dir={folder}"]) as config:
+        text = OmegaConf.to_yaml(config, resolve=True)
+        model = build(config, num_classes=3)
     card = ModelCard(model.architecture, ("a", "b", "c"), (1, 2, 3))
     write_model_folder(folder / "model", model.state_dict(), card)
     weights = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     content = {"pytorch-lightning_version": "2.6.6", "state_dict": weights, "model_card": card.to_dict()}
     (folder / "checkpoints").mkdir()
     torch.save(content, folder / "checkpoints" / "last.ckpt")
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config, resolve=True))
+    (folder / "config.yaml").write_text(text)
     return folder
 
 
@@ -69,8 +67,8 @@ def plant_in_config(folder: Path) -> None:
     path = folder / "config.yaml"
     config = OmegaConf.load(path)
     config.model.criterion._target_ = COUNTER
-    config.planted = COUNTER
-    config.data.transforms.flip._target_ = "${planted}"  # an interpolation is no way around it
+    config.model.planted = COUNTER
+    config.data.transforms.flip._target_ = "${model.planted}"  # an interpolation is no way around it
     OmegaConf.save(config, path)
 
 

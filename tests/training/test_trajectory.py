@@ -32,8 +32,8 @@ class Recorder(Callback):
         self.learning_rates = [group["lr"] for group in optimizer.param_groups]
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, *_: Any) -> None:
-        entry = {"loss": outputs["loss"].item(), "grad_norm": module.gradient_norm.item(), "lrs": self.learning_rates}
-        self.steps.append(entry)
+        norm = module.step.gradient_norm.item()
+        self.steps.append({"loss": outputs["loss"].item(), "grad_norm": norm, "lrs": self.learning_rates})
         self.weights = {name: tensor.clone() for name, tensor in module.model.state_dict().items()}
 
 

@@ -126,7 +126,7 @@ class NanGuard(Callback):
         }
         atomic_save(path, lambda temporary: torch.save(content, temporary))
         log.error(
-            "step %d was skipped, as %s; its images are %s; saved with the weights as %s (%d of at most %d)",
+            "step %d is skipped, as %s; its images are %s; saved with the weights as %s (%d of at most %d)",
             step.number, cause, ", ".join(files) or "unnamed", path, self._skipped, self.max_skipped_steps,
         )  # fmt: skip
 

@@ -109,12 +109,12 @@ def broken_layer(module: DetectionModule, batch: Batch) -> Batch:
         (broken_layer, "the output of the layer backbone.res_layers.1.blocks.0.branch2a.conv is not finite", 2),
     ],
 )
-def test_a_step_that_is_not_finite_is_left_out_named_and_saved(
+def test_a_step_with_nan_or_inf_is_skipped_explained_and_saved(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, change: Change, named: str, images: int
 ) -> None:
     with caplog.at_level(logging.ERROR):
         module, trainer = fit(tmp_path, change)
-    [record] = [r.getMessage() for r in caplog.records if "left out" in r.getMessage()]
+    [record] = [r.getMessage() for r in caplog.records if "is skipped" in r.getMessage()]
     assert named in record
     saved = torch.load(tmp_path / "nan_guard" / "step_3.pt", weights_only=True)
     assert len(saved["file_names"]) == len(saved["images"]) == 2
@@ -129,7 +129,7 @@ def test_a_step_that_is_not_finite_is_left_out_named_and_saved(
         assert state["exp_avg"].isfinite().all()
 
 
-def test_the_step_that_is_left_out_changes_no_weight_and_no_statistic(tmp_path: Path) -> None:
+def test_a_skipped_step_changes_no_weight_and_no_statistic(tmp_path: Path) -> None:
     states = []
 
     def note(module: DetectionModule, batch: Batch) -> Batch:
@@ -145,7 +145,7 @@ def test_the_step_that_is_left_out_changes_no_weight_and_no_statistic(tmp_path: 
 
 
 def test_weights_that_are_not_finite_stop_the_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(UserError, match="after 2 steps with a loss or gradient that is not finite"):
+    with pytest.raises(UserError, match="after 2 steps with NaN or Inf in loss or gradient"):
         fit(tmp_path, broken_weight)
     assert "the weights decoder.enc_output.proj.weight are not finite" in caplog.text
 
@@ -155,4 +155,4 @@ def test_a_gradient_that_is_not_finite_where_the_loss_is_stops_at_once_if_nothin
 ) -> None:
     with pytest.raises(UserError, match="after 1 step with"):
         fit(tmp_path, broken_gradient, max_skipped_steps=0)
-    assert "left out, as" in caplog.text
+    assert "is skipped, as" in caplog.text
