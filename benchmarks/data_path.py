@@ -1,11 +1,11 @@
-"""Images per second of one core: this project's data path beside others; and the memory of its workers.
+"""Data loading: images per second on one core, compared with other projects, and the memory of workers.
 
     python benchmarks/data_path.py path/to/coco_like_set
 
-The set is laid out as COCO is; its training images are read, strongly augmented (or only flipped) and resized to
-640 x 640. The other sides are the reference's operators in torchvision and, where `ultralytics` is installed (in an
-environment of its own: it is no part of this project), the loader that its RT-DETR is trained with. All take turns, and
-time is processor time, so that other work on the machine matters little; the figures are medians over the rounds.
+The dataset has the layout of COCO. Training images are read, strongly augmented (or only flipped) and resized to
+640 x 640. The first comparison is with the reference's operators in torchvision. The second is with the loader of
+Ultralytics' RT-DETR, if `ultralytics` is installed (in a separate environment, it is no dependency of this project).
+All take turns. Time is CPU time, so that other processes matter little. Figures are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class ReferenceCrop(v2.RandomIoUCrop):
     """Torchvision's crop with the reference's probability."""
 
     def forward(self, *inputs: Any) -> Any:
-        """Crop eight times out of ten."""
+        """Crop with probability 0.8."""
         return super().forward(*inputs) if torch.rand(1) < 0.8 else inputs
 
 
@@ -111,12 +111,12 @@ def reference(annotations: CocoAnnotations, strong: bool) -> Round:
 def of_ultralytics(annotations: CocoAnnotations, strong: bool, folder: Path) -> Round:
     """One epoch of the loader of Ultralytics' RT-DETR.
 
-    Strong is the augmentation that it comes with: a mosaic of four images, scale, shift, colours, flip.
+    Strong augmentation is its default: mosaic of four images, scale, shift, colours, flip.
 
     Args:
-        annotations: the set.
-        strong: whether to augment.
-        folder: an empty one, for its copy of the set in YOLO's layout.
+        annotations: the dataset.
+        strong: whether to use strong augmentation.
+        folder: an empty folder, for a copy of the dataset in YOLO's layout.
     """
     from ultralytics.cfg import get_cfg
     from ultralytics.models.rtdetr.val import RTDETRDataset
@@ -151,7 +151,7 @@ def of_ultralytics(annotations: CocoAnnotations, strong: bool, folder: Path) -> 
 def worker_memory(annotations: CocoAnnotations, workers: int, epochs: int = 20) -> tuple[float, float]:
     """Memory of all workers together after the first epoch, and by how much it grows until the last, in MB.
 
-    Memory that processes share is shared out evenly (proportional set size, Linux only).
+    Shared memory counts in equal parts for each process (proportional set size, Linux only).
     """
     batches = TrainBatchSampler(len(annotations), BATCH_SIZE // 4, 0, (SIZE, SIZE), None, ALWAYS)
     loader = BatchLoader(our_dataset(annotations, strong=True), batches, workers)
@@ -167,7 +167,7 @@ def worker_memory(annotations: CocoAnnotations, workers: int, epochs: int = 20) 
 
 
 def seconds(round_: Round, number: int) -> float:
-    """Processor time of one round."""
+    """CPU seconds of one round."""
     start = time.process_time()
     round_(number)
     return time.process_time() - start

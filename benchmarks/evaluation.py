@@ -1,8 +1,7 @@
-"""Time and memory of COCO metrics on made-up detections of 5,000 images: ``python benchmarks/evaluation.py``.
+"""Time and memory of COCO metrics for random detections in 5,000 images: ``python benchmarks/evaluation.py``.
 
-Every backend computes the same metrics in a process of its own, one after the other, round after round; the medians
-count. The time is that from collected detections to all numbers; the memory is the process's highest, with PyTorch and
-the detections themselves in it.
+Each backend computes the same metrics in its own process. Backends take turns, and medians over the rounds count. Time
+is from collected detections to all metrics. Memory is the peak of the process, including PyTorch and the detections.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from rtdetrv2_train.types import Detections
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = 80
-DETECTIONS = 292  # of each image: 1.46 million in 5,000, as a model of 300 queries gives
-BOXES = 7  # of each image on average
+DETECTIONS = 292  # per image: 1.46 million in 5,000 images, about what a model of 300 queries gives
+BOXES = 7  # mean per image
 
 
 def made_up(num_images: int, seed: int = 0) -> tuple[dict[str, Any], Detections]:
@@ -59,7 +58,7 @@ def made_up(num_images: int, seed: int = 0) -> tuple[dict[str, Any], Detections]
 
 
 def measure(backend: str, num_images: int) -> dict[str, Any]:
-    """Time, memory and numbers of one backend, in this process."""
+    """Time, peak memory and metrics of one backend, in this process."""
     truth, detections = made_up(num_images)
     evaluator = CocoEvaluator(truth, range(CLASSES), backend)
     evaluator.update(detections, torch.arange(num_images))

@@ -1,8 +1,8 @@
-"""Importing Lightning without what it does not need: more than half of a run's start-up.
+"""Faster import of Lightning: without the metrics of torchmetrics, which take more than half of a run's start-up.
 
 Lightning needs two classes of torchmetrics. Importing torchmetrics loads all of its metrics, and with them torchvision,
-transformers where it is installed, and scipy.signal (torchmetrics 1.9). Here the package is entered without running its
-``__init__``, which runs as soon as somebody asks for anything else in it.
+transformers if it is installed, and scipy.signal (torchmetrics 1.9). Here the package is imported without running its
+``__init__``. That runs as soon as anything else of the package is used.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _NEEDED = {"Metric": "torchmetrics.metric", "MetricCollection": "torchmetrics.co
 
 
 def import_torchmetrics_lightly() -> None:
-    """Have ``torchmetrics.Metric`` and ``MetricCollection`` without the metrics; nothing if it is imported already.
+    """Import ``torchmetrics.Metric`` and ``MetricCollection`` without the metrics, unless that is done already.
 
-    Where a release of torchmetrics cannot be entered this way, it is imported as usual.
+    A release of torchmetrics that does not allow this is imported as usual.
     """
     if _PACKAGE in sys.modules or (spec := importlib.util.find_spec(_PACKAGE)) is None:
         return

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rtdetrv2_train.loss.criterion import Criterion
-from rtdetrv2_train.model.postprocess import detections_from
+from rtdetrv2_train.model.postprocessing import detections_from
 from rtdetrv2_train.types import Targets
 from tests.support import MODELS, REFERENCE, as_in_reference, build, chosen, composed, figures, largest_difference, made
 

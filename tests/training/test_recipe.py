@@ -35,7 +35,7 @@ def test_a_short_run_from_pretrained_weights_keeps_learning_rate_and_clipping() 
 
 
 def test_cosine_falls_to_its_share_at_the_last_step() -> None:
-    schedule = Recipe(decay="cosine", warmup_steps=10, final_learning_rate_share=0.1).resolve(110, from_scratch=True)
+    schedule = Recipe(lr_schedule="cosine", warmup_steps=10, final_learning_rate_share=0.1).resolve(110, True)
     assert schedule.learning_rate_share(9) == 1
     assert schedule.learning_rate_share(60) == pytest.approx(0.55)
     assert schedule.learning_rate_share(110) == pytest.approx(0.1)
@@ -69,8 +69,8 @@ def test_with_the_batch_size_that_they_are_meant_for_learning_rates_stay() -> No
 
 
 def test_senseless_values_are_named() -> None:
-    with pytest.raises(UserError, match=r"recipe\.decay is 'linear'"):
-        Recipe(decay="linear")
+    with pytest.raises(UserError, match=r"recipe\.lr_schedule is 'linear'"):
+        Recipe(lr_schedule="linear")
     with pytest.raises(UserError, match=r"recipe\.lr_scaling is 'square'"):
         Recipe(lr_scaling="square")
     with pytest.raises(UserError, match=r"recipe\.warmup_steps is 'often'"):

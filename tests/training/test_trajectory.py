@@ -41,14 +41,14 @@ EXPECTED = figures("trajectory_r18vd")
 
 
 def six_steps(dtype: torch.dtype) -> tuple[Recorder, dict[str, Tensor]]:
-    """The recorded steps and the averaged weights."""
+    """The recorded steps and the EMA weights."""
     config = composed("model=r18vd")
     model = as_in_reference(build(config)).to(dtype)
     model.decoder.num_denoising = 0
     recipe = Recipe(
         learning_rate_factor=1.0,
         warmup_steps=EXPECTED["warmup_duration"],
-        decay="constant",
+        lr_schedule="constant",
         max_gradient_norm=EXPECTED["clip_max_norm"],
         ema_decay=EXPECTED["ema"]["decay"],
         ema_ramp_steps=EXPECTED["ema"]["warmups"],
@@ -72,7 +72,7 @@ def six_steps(dtype: torch.dtype) -> tuple[Recorder, dict[str, Tensor]]:
         enable_model_summary=False,
     )
     trainer.fit(module, DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch))
-    return recorder, module.model.state_dict()  # the callback leaves the average in the module at the end
+    return recorder, module.model.state_dict()  # the EMA callback leaves the EMA in the module at the end
 
 
 def magnitudes(state: dict[str, Tensor], names: Iterable[str]) -> list[float]:

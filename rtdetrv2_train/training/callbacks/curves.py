@@ -1,4 +1,4 @@
-"""The curves of each epoch in TensorBoard."""
+"""Precision-recall and F1 curves of each epoch in TensorBoard."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from rtdetrv2_train.viz.charts import as_pixels, curve_charts
 
 
 class Curves(Callback):
-    """Draws precision over recall and F1 over the score threshold of every class, after each validation."""
+    """Draws precision-recall and F1 over score threshold of every class, after each validation."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw, where TensorBoard listens."""
+        """Draw, if there is a TensorBoard logger."""
         loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not loggers or not trainer.is_global_zero or not isinstance(pl_module, DetectionModule):
             return

@@ -50,7 +50,7 @@ def fit(
     module = Observed(
         model=build_model("nano", num_classes=2),
         criterion=instantiate(config.model.criterion),
-        recipe=Recipe(learning_rate=rate, decay="cosine", warmup_steps=1),
+        recipe=Recipe(learning_rate=rate, lr_schedule="cosine", warmup_steps=1),
         parameter_rules=OmegaConf.to_container(config.model.parameter_rules),
         evaluator=CocoEvaluator(data.val_annotations.ground_truth(), data.category_ids, "auto"),
     )
