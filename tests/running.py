@@ -30,6 +30,8 @@ TINY = (
     "data.num_workers=0",
 )
 """A run whose steps take a few hundredths of a second."""
+WITHOUT_PICTURES = ("~callbacks.pictures", "~callbacks.curves")
+"""For training where nobody looks at them: they take longer than all else in so small a run."""
 
 
 def of_set(folder: Path) -> list[str]:

@@ -15,11 +15,11 @@ from pycocotools.cocoeval import COCOeval
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rtdetrv2_train.cli import COMMANDS
-from tests.running import TINY, last_line, of_set, run_command, run_script, start_script
+from tests.running import TINY, WITHOUT_PICTURES, last_line, of_set, run_command, run_script, start_script
 from tests.support import ROOT, write_coco
 
 ON_CPU = (*TINY, "trainer=cpu")
-ON_TWO_RANKS = (*TINY, "trainer=ddp_cpu", "trainer.devices=2")
+ON_TWO_RANKS = (*TINY, *WITHOUT_PICTURES, "trainer=ddp_cpu", "trainer.devices=2")
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,8 @@ def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def straight_run(small_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "straight"
-    run_command("train", *ON_CPU, *of_set(small_set), "trainer.max_epochs=4", f"hydra.run.dir={folder}")
+    pictures = "callbacks.pictures.num_images=1"
+    run_command("train", *ON_CPU, *of_set(small_set), pictures, "trainer.max_epochs=4", f"hydra.run.dir={folder}")
     return folder
 
 
@@ -118,10 +119,17 @@ def test_evaluation_refuses_more_decoder_layers_than_there_are(straight_run: Pat
     assert "num_eval_layers=9: this model's decoder has layers 1 to 2" in message
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_like_one_that_never_stopped(straight_run: Path, small_set: Path, tmp_path: Path) -> None:
     folder = tmp_path / "stopped"
     process = start_script(
-        "train.py", *ON_CPU, *of_set(small_set), "trainer.max_epochs=4", f"hydra.run.dir={folder}", folder=tmp_path
+        "train.py",
+        *ON_CPU,
+        *WITHOUT_PICTURES,
+        *of_set(small_set),
+        "trainer.max_epochs=4",
+        f"hydra.run.dir={folder}",
+        folder=tmp_path,
     )
     history = folder / "history.json"
     try:
@@ -143,6 +151,7 @@ def test_a_resumed_run_ends_like_one_that_never_stopped(straight_run: Path, smal
     assert epochs == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_within_an_epoch_can_be_resumed_and_evaluated(small_set: Path, tmp_path: Path) -> None:
     folder = tmp_path / "short"
     run_command(
@@ -159,6 +168,7 @@ def test_a_run_that_ends_within_an_epoch_can_be_resumed_and_evaluated(small_set:
     assert [(epoch["epoch"], epoch["step"]) for epoch in history] == [(0, 3), (1, 6), (2, 9)]
 
 
+@pytest.mark.slow
 def test_two_ranks_evaluate_like_one(straight_run: Path, tmp_path: Path) -> None:
     where = f"hydra.run.dir={tmp_path / 'eval'}"
     run_script("eval.py", f"run={straight_run}", "trainer=ddp_cpu", "trainer.devices=2", where, folder=tmp_path)
@@ -167,6 +177,7 @@ def test_two_ranks_evaluate_like_one(straight_run: Path, tmp_path: Path) -> None
     )
 
 
+@pytest.mark.slow
 def test_two_ranks_train_and_one_without_boxes_or_with_fewer_batches_does_not_hang(tmp_path: Path) -> None:
     folder = write_coco(tmp_path / "set", num_images=9)
     content = json.loads((folder / "annotations.json").read_text())
@@ -191,6 +202,7 @@ def test_init_from_starts_from_the_weights_of_a_run(straight_run: Path, small_se
     out = run_command(
         "train",
         *ON_CPU,
+        *WITHOUT_PICTURES,
         *of_set(small_set),
         f"init_from={straight_run}",
         "trainer.max_epochs=1",

@@ -23,7 +23,7 @@ from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.inference.detector import Detector
 from rtdetrv2_train.model.output import ModelOutput
 from rtdetrv2_train.training.module import DetectionModule
-from tests.running import of_set, run_command
+from tests.running import WITHOUT_PICTURES, of_set, run_command
 from tests.support import write_coco
 
 # Wide, high, square, tiny, and a thread: in inputs of all kinds.
@@ -150,6 +150,7 @@ def test_a_model_folder_remembers_the_shape_and_size_of_its_input(tmp_path: Path
     root = write_coco(tmp_path / "set", 8, (60, 100))
     run_command(
         "train", "model=nano", "model.image_size=[64,96]", "data.letterbox=true", "trainer=cpu", *of_set(root),
+        *WITHOUT_PICTURES,
         "recipe.total_batch_size=4", "data.num_workers=0", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}",
     )  # fmt: skip
     shutil.copytree(tmp_path / "run/model", tmp_path / "elsewhere")

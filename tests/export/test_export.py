@@ -97,7 +97,10 @@ def test_transformers_opens_an_export_and_predicts_the_same(r18vd: Detector, tmp
     assert largest_difference(mine, other) < 0.01
 
 
-@pytest.mark.parametrize("name", ["r18vd", "r34vd", "r50vd_m", "r50vd", "r101vd"])
+LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("r34vd", "r50vd_m", "r50vd", "r101vd")]
+
+
+@pytest.mark.parametrize("name", ["r18vd", *LARGE])
 def test_a_model_that_transformers_made_goes_both_ways(name: str, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)

@@ -27,6 +27,9 @@ from tests.support import (
     made,
 )
 
+# One model of all is enough for `make test-quick`.
+EVERY_MODEL = [MODELS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS[1:])]
+
 
 @pytest.fixture(scope="module")
 def model(name: str) -> RTDETRv2:
@@ -36,7 +39,7 @@ def model(name: str) -> RTDETRv2:
     return built
 
 
-@pytest.mark.parametrize("name", MODELS, scope="module")
+@pytest.mark.parametrize("name", EVERY_MODEL, scope="module")
 def test_predictions_equal_the_reference(name: str, model: RTDETRv2) -> None:
     expected = figures(name)
     shapes = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
@@ -62,7 +65,7 @@ def test_predictions_equal_the_reference(name: str, model: RTDETRv2) -> None:
     assert largest_difference(found, np.concatenate([labels * 1000.0, scores, boxes / 500], 1)) < 1e-4
 
 
-@pytest.mark.parametrize("name", MODELS, scope="module")
+@pytest.mark.parametrize("name", EVERY_MODEL, scope="module")
 def test_losses_and_gradients_equal_the_reference(name: str, model: RTDETRv2) -> None:
     # In float64: in float32 rounding moves the authors' own figures by 1e-4, and by 10 % where coordinates are rounded
     # to pixels, from one processor to the next.

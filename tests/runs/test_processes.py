@@ -12,7 +12,7 @@ import pytest
 
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.runs.processes import devices_and_nodes, is_rank_zero, shared_run_folder
-from tests.running import TINY, of_set, run_script
+from tests.running import TINY, WITHOUT_PICTURES, of_set, run_script
 from tests.support import ROOT, write_coco
 
 _ASK = """
@@ -37,6 +37,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_processes_of_two_nodes_of_torchrun_agree_on_the_folder_of_rank_0(tmp_path: Path) -> None:
     (tmp_path / "ask.py").write_text(_ASK)
     port = str(free_port())
@@ -71,12 +72,13 @@ def test_a_second_node_of_lightnings_launcher_is_sent_to_torchrun(environment: p
         shared_run_folder("runs/nano/now")
 
 
+@pytest.mark.slow
 def test_runs_of_two_processes_one_after_the_other_leave_one_folder_each(tmp_path: Path) -> None:
     data = write_coco(tmp_path / "set", num_images=8)
     where = tmp_path / "here"
     where.mkdir()
     settings = ["trainer=ddp_cpu", "trainer.max_epochs=1", "recipe.total_batch_size=8", "seed=0,1"]
-    run_script("train.py", "-m", *TINY, *of_set(data), *settings, folder=where)
+    run_script("train.py", "-m", *TINY, *WITHOUT_PICTURES, *of_set(data), *settings, folder=where)
     assert [path.name for path in where.iterdir()] == ["runs"]
     (sweep,) = (where / "runs" / "nano").iterdir()
     assert sorted(path.name for path in sweep.iterdir()) == ["0", "1", "multirun.yaml"]

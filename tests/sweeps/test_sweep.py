@@ -13,10 +13,11 @@ import pytest
 
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.training.callbacks.pruning import Pruning
-from tests.running import TINY, of_set, run_command, run_script, start_script
+from tests.running import TINY, WITHOUT_PICTURES, of_set, run_command, run_script, start_script
 from tests.support import write_coco
 
 pytest.importorskip("optuna", reason="Optuna is not installed")
+pytestmark = pytest.mark.slow
 
 
 def settings(folder: Path, *overrides: str) -> list[str]:
@@ -24,7 +25,7 @@ def settings(folder: Path, *overrides: str) -> list[str]:
     data = folder / "set"
     if not data.exists():
         write_coco(data, num_images=8)
-    return ["-m", *TINY, "recipe.total_batch_size=8", *of_set(data), "sweep=grid", *overrides]
+    return ["-m", *TINY, *WITHOUT_PICTURES, "recipe.total_batch_size=8", *of_set(data), "sweep=grid", *overrides]
 
 
 def trials(folder: Path, name: str) -> list[dict[str, str]]:

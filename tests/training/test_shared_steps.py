@@ -17,6 +17,8 @@ import torch
 from rtdetrv2_train.data.loading.samplers import EpochSampler
 from tests.support import ROOT, write_coco
 
+pytestmark = pytest.mark.slow
+
 FROZEN = [(2, 2), (1, 1)]  # processes and accumulated batches; the last one is what the others are compared with
 SYNCHRONISED = [(2, 1), (4, 1), (1, 1)]
 EMPTY = [(2, 1), (1, 1)]
