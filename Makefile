@@ -5,15 +5,18 @@
 PYTHON ?= python3
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
+# A worker for each core, with one thread each and up to 4 GB. Tests that share a model or a run stay on one worker.
+IN_PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: help quickstart test lint pictures clean
+.PHONY: help quickstart test test-quick lint pictures clean
 # The stamps below share one environment, which two pips at a time would break.
 .NOTPARALLEL:
 
 help:
 	@echo "make quickstart  train a small detector on made-up shapes, evaluate it, draw its predictions"
-	@echo "make test        run the tests"
-	@echo "make lint        check style and types"
+	@echo "make test        run all tests"
+	@echo "make test-quick  run the tests that take little time, in a minute or so"
+	@echo "make lint        check style, types and who imports whom"
 	@echo "make pictures    make the pictures of README.md from the newest quickstart run"
 	@echo "make docs        build the site of docs/ in build/site"
 	@echo "make clean       remove caches and built files; .venv and runs/ stay"
@@ -23,12 +26,16 @@ quickstart: $(VENV)/.test-installed
 	$(VENV_PYTHON) eval.py run=runs/quickstart
 
 test: $(VENV)/.test-installed
-	$(VENV_PYTHON) -m pytest
+	$(VENV_PYTHON) -m pytest $(IN_PARALLEL)
+
+test-quick: $(VENV)/.test-installed
+	$(VENV_PYTHON) -m pytest $(IN_PARALLEL) -m "not slow"
 
 lint: $(VENV)/.dev-installed
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy
+	$(VENV)/bin/lint-imports
 
 pictures: $(VENV)/.test-installed
 	$(VENV_PYTHON) docs/make_pictures.py

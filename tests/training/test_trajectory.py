@@ -22,6 +22,8 @@ from rtdetrv2_train.training.recipe import Recipe
 from rtdetrv2_train.types import Batch, Targets
 from tests.support import REFERENCE, as_in_reference, build, composed, figures, made
 
+pytestmark = pytest.mark.slow
+
 
 class Recorder(Callback):
     def __init__(self) -> None:
