@@ -2,7 +2,7 @@
 
 The figures of photographs take torchvision a minute, so they are kept in ``tests/reference/augmentation.json``. Made by
 
-    python -m tests.data.distribution path/to/tiny_coco
+    python -m tests.data.augment.distribution path/to/tiny_coco
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torchvision.transforms import v2
 from rtdetrv2_train.data.annotations import CocoAnnotations
 from rtdetrv2_train.data.images.decode import read_image
 
-FIGURES_FILE = Path(__file__).resolve().parents[1] / "reference/augmentation.json"
+FIGURES_FILE = Path(__file__).resolve().parents[2] / "reference/augmentation.json"
 Labelled = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]
 
 
