@@ -31,7 +31,8 @@ from rtdetrv2_train.data.augment.geometric import HorizontalFlip, IoUCrop, ZoomO
 from rtdetrv2_train.data.augment.photometric import PhotometricDistortion
 from rtdetrv2_train.data.augment.pipeline import TrainingPipeline
 from rtdetrv2_train.data.augment.schedule import AugmentationSchedule
-from rtdetrv2_train.data.loading.dataset import DetectionDataset, collate
+from rtdetrv2_train.data.loading.collate import collate
+from rtdetrv2_train.data.loading.dataset import DetectionDataset
 from rtdetrv2_train.data.loading.loader import BatchLoader
 from rtdetrv2_train.data.loading.samplers import SampleRequest, TrainBatchSampler
 

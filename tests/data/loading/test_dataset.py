@@ -16,7 +16,8 @@ from rtdetrv2_train.data.augment.geometric import HorizontalFlip, IoUCrop, ZoomO
 from rtdetrv2_train.data.augment.photometric import PhotometricDistortion
 from rtdetrv2_train.data.augment.pipeline import TrainingPipeline
 from rtdetrv2_train.data.augment.schedule import AugmentationSchedule
-from rtdetrv2_train.data.loading.dataset import DetectionDataset, collate
+from rtdetrv2_train.data.loading.collate import collate
+from rtdetrv2_train.data.loading.dataset import DetectionDataset
 from rtdetrv2_train.data.loading.loader import BatchLoader
 from rtdetrv2_train.data.loading.samplers import EvalBatchSampler, SampleRequest, TrainBatchSampler
 from rtdetrv2_train.errors import UserError
@@ -46,7 +47,7 @@ def test_evaluation_gives_resized_bytes_and_normalised_boxes(make_set: Any) -> N
     assert isinstance(batch, Batch)
     assert batch.images.shape == (3, 3, 96, 64)
     assert batch.images.dtype == torch.uint8
-    assert batch.images.is_contiguous()
+    assert batch.images.is_contiguous(memory_format=torch.channels_last), "the model's own layout"
     expected = Image.open(annotations.path(1)).resize((64, 96), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(batch.images[1].permute(1, 2, 0).numpy(), np.asarray(expected))
     targets = batch.targets
