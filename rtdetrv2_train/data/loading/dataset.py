@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from rtdetrv2_train.data.annotations import CocoAnnotations
+from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.augment.pipeline import TrainingPipeline
 from rtdetrv2_train.data.augment.schedule import AugmentationSchedule
 from rtdetrv2_train.data.images.cache import ImageCache
@@ -82,7 +82,7 @@ class DetectionDataset(Dataset[Sample]):
 
     def __init__(
         self,
-        annotations: CocoAnnotations,
+        annotations: AnnotationTable,
         pipeline: TrainingPipeline | None = None,
         schedule: AugmentationSchedule | None = None,
         seed: int = 0,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rtdetrv2_train.data.annotations import CocoAnnotations
+from rtdetrv2_train.data.index import load_annotations
 from rtdetrv2_train.data.loading.collate import collate
 from rtdetrv2_train.data.loading.dataset import DetectionDataset, Sample
 from rtdetrv2_train.data.loading.loader import BatchLoader
@@ -64,7 +64,7 @@ def test_the_layout_outlives_parts_copies_and_files() -> None:
 
 
 def test_the_layout_outlives_a_worker(make_set: Any) -> None:
-    dataset = DetectionDataset(CocoAnnotations.load(*make_set(4)))
+    dataset = DetectionDataset(load_annotations(*make_set(4)))
     own, of_worker = (next(iter(BatchLoader(dataset, EvalBatchSampler(4, 4, (64, 64)), workers))) for workers in (0, 1))
     assert is_channels_last(of_worker.images)
     assert torch.equal(own.images, of_worker.images)
