@@ -26,11 +26,11 @@ _OPEN = """
 import json, resource, sys, time
 from pathlib import Path
 import numpy
-from rtdetrv2_train.data.annotations import CocoAnnotations
+from rtdetrv2_train.data.index import load_annotations
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 before, start, started = resident(), time.perf_counter(), time.process_time()
-annotations = CocoAnnotations.load(Path(sys.argv[1]), Path(sys.argv[1]).parent)
+annotations = load_annotations(Path(sys.argv[1]), Path(sys.argv[1]).parent)
 seconds, busy, after = time.perf_counter() - start, time.process_time() - started, resident()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 print(json.dumps({"seconds": seconds, "busy": busy, "grown": after - before, "resident": after, "peak": peak}))
@@ -41,7 +41,7 @@ import json, os, sys
 from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, Dataset
-from rtdetrv2_train.data.annotations import CocoAnnotations
+from rtdetrv2_train.data.index import load_annotations
 def figures():
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
     kept = {line.split(":")[0]: int(line.split()[1]) / 2**10 for line in lines}
@@ -53,7 +53,7 @@ class Touch(Dataset):
         if index < 0: return figures()
         self.annotations.targets(index)[0].sum(), self.annotations.path(index), self.annotations.heights[index]
         return torch.zeros(3)
-annotations, workers = CocoAnnotations.load(Path(sys.argv[1]), Path(sys.argv[1]).parent), int(sys.argv[2])
+annotations, workers = load_annotations(Path(sys.argv[1]), Path(sys.argv[1]).parent), int(sys.argv[2])
 measure, warm_up = [[-1]] * workers, [[0] * 64] * 4 * workers
 touch = [range(first, min(first + 64, len(annotations))) for first in range(0, len(annotations), 64)]
 batches = warm_up + measure + touch + measure

@@ -26,12 +26,14 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from rtdetrv2_train.data.annotations import CocoAnnotations
+from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.augment.geometric import HorizontalFlip, IoUCrop, ZoomOut
 from rtdetrv2_train.data.augment.photometric import PhotometricDistortion
 from rtdetrv2_train.data.augment.pipeline import TrainingPipeline
 from rtdetrv2_train.data.augment.schedule import AugmentationSchedule
-from rtdetrv2_train.data.loading.dataset import DetectionDataset, collate
+from rtdetrv2_train.data.index import load_annotations
+from rtdetrv2_train.data.loading.collate import collate
+from rtdetrv2_train.data.loading.dataset import DetectionDataset
 from rtdetrv2_train.data.loading.loader import BatchLoader
 from rtdetrv2_train.data.loading.samplers import SampleRequest, TrainBatchSampler
 
@@ -43,7 +45,7 @@ Round = Callable[[int], None]
 ALWAYS = AugmentationSchedule({}, 1, 1)
 
 
-def our_dataset(annotations: CocoAnnotations, strong: bool) -> DetectionDataset:
+def our_dataset(annotations: AnnotationTable, strong: bool) -> DetectionDataset:
     """This project's training samples."""
     transforms: dict[str, Any] = {"flip": HorizontalFlip()}
     if strong:
@@ -52,7 +54,7 @@ def our_dataset(annotations: CocoAnnotations, strong: bool) -> DetectionDataset:
     return DetectionDataset(annotations, TrainingPipeline(transforms), ALWAYS)
 
 
-def ours(annotations: CocoAnnotations, strong: bool) -> Round:
+def ours(annotations: AnnotationTable, strong: bool) -> Round:
     """One epoch of this project's samples and batches."""
     dataset = our_dataset(annotations, strong)
 
@@ -72,7 +74,7 @@ class ReferenceCrop(v2.RandomIoUCrop):
         return super().forward(*inputs) if torch.rand(1) < 0.8 else inputs
 
 
-def reference(annotations: CocoAnnotations, strong: bool) -> Round:
+def reference(annotations: AnnotationTable, strong: bool) -> Round:
     """One epoch of the reference's operators on Pillow's images."""
     moves = [v2.RandomPhotometricDistort(p=0.5), v2.RandomZoomOut(fill=0), ReferenceCrop()] if strong else []
     compose = v2.Compose(
@@ -108,7 +110,7 @@ def reference(annotations: CocoAnnotations, strong: bool) -> Round:
     return epoch
 
 
-def of_ultralytics(annotations: CocoAnnotations, strong: bool, folder: Path) -> Round:
+def of_ultralytics(annotations: AnnotationTable, strong: bool, folder: Path) -> Round:
     """One epoch of the loader of Ultralytics' RT-DETR.
 
     Strong augmentation is its default: mosaic of four images, scale, shift, colours, flip.
@@ -148,7 +150,7 @@ def of_ultralytics(annotations: CocoAnnotations, strong: bool, folder: Path) -> 
     return epoch
 
 
-def worker_memory(annotations: CocoAnnotations, workers: int, epochs: int = 20) -> tuple[float, float]:
+def worker_memory(annotations: AnnotationTable, workers: int, epochs: int = 20) -> tuple[float, float]:
     """Memory of all workers together after the first epoch, and by how much it grows until the last, in MB.
 
     Shared memory counts in equal parts for each process (proportional set size, Linux only).
@@ -173,7 +175,7 @@ def seconds(round_: Round, number: int) -> float:
     return time.process_time() - start
 
 
-def report_rates(annotations: CocoAnnotations, rounds: int, folder: Path) -> None:
+def report_rates(annotations: AnnotationTable, rounds: int, folder: Path) -> None:
     """Let all sides take turns, and print their rates; an empty folder is needed."""
     print("images per second of one core, to 640 x 640: median (least to most) of the rounds")
     for name, strong in (("strong augmentation", True), ("flip only", False)):
@@ -202,7 +204,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    annotations = CocoAnnotations.load(
+    annotations = load_annotations(
         arguments.root / "annotations/instances_train2017.json", arguments.root / "train2017"
     )
     with tempfile.TemporaryDirectory() as folder:

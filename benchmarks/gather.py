@@ -20,11 +20,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
-from rtdetrv2_train.types import Detections
+from rtdetrv2_train.types import Detections, GroundTruth
 
 ROOT = Path(__file__).resolve().parents[1]
 WAYS = ("tensors", "objects")
@@ -40,8 +41,9 @@ def measure(way: str, rank: int, processes: int, images: int, rendezvous: str) -
     """Collect once, in this process's part."""
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=processes)
     total = images * processes
-    truth: dict[str, Any] = {"images": [{"id": number} for number in range(total)], "annotations": []}
-    evaluator = CocoEvaluator({**truth, "categories": [{"id": 1, "name": "object"}]}, [1])
+    none = np.zeros(0, dtype=np.int64)
+    truth = GroundTruth(np.arange(total), (1,), ("object",), none, none, np.zeros((0, 4)), np.zeros(0), none > 0)
+    evaluator = CocoEvaluator(truth, [1])
     objects = []
     for first in range(rank * images, (rank + 1) * images, BATCH):
         labels = torch.zeros(BATCH, DETECTIONS, dtype=torch.int64)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from rtdetrv2_train.data.augment.geometric import HorizontalFlip, IoUCrop, ZoomOut
 from rtdetrv2_train.data.augment.pipeline import TrainingPipeline
-from rtdetrv2_train.data.images.decode import StoredImage, evaluation_input, fitted_size
+from rtdetrv2_train.data.images.decode import StoredImage
+from rtdetrv2_train.data.images.resize import evaluation_input, fitted_size
 from rtdetrv2_train.data.loading.datamodule import CocoDataModule
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.inference.detector import Detector

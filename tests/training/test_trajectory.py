@@ -20,6 +20,7 @@ from rtdetrv2_train.training.callbacks.ema import EMA
 from rtdetrv2_train.training.module import DetectionModule
 from rtdetrv2_train.training.recipe import Recipe
 from rtdetrv2_train.types import Batch, Targets
+from tests.evaluation.coco_objects import as_ground_truth
 from tests.support import REFERENCE, as_in_reference, build, composed, figures, made
 
 pytestmark = pytest.mark.slow
@@ -55,8 +56,8 @@ def six_steps(dtype: torch.dtype) -> tuple[Recorder, dict[str, Tensor]]:
         ema_decay=EXPECTED["ema"]["decay"],
         ema_ramp_steps=EXPECTED["ema"]["warmups"],
     )
-    category = [{"id": 1, "name": "object"}]
-    evaluator = CocoEvaluator({"images": [], "annotations": [], "categories": category}, [1])
+    truth = as_ground_truth({"images": [], "annotations": [], "categories": [{"id": 1, "name": "object"}]})
+    evaluator = CocoEvaluator(truth, [1])
     rules = OmegaConf.to_container(config.model.parameter_rules, resolve=True)
     module = DetectionModule(model, Criterion(), recipe, rules, evaluator)
     targets = Targets.from_list(made.targets(EXPECTED["num_gts"]))
