@@ -241,7 +241,6 @@ def test_own_data_is_trained_evaluated_and_predicted_as_the_readme_says(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="composed() gives Hydra the configuration before the run's folder is set")
 def test_python_trains_as_the_docs_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code, library, *_ = [code for language, code in _FENCE.findall((ROOT / "docs" / "api.md").read_text())]
     folder = my_data(tmp_path)

@@ -49,9 +49,9 @@ def composed(name: str, overrides: Sequence[str]) -> Iterator[DictConfig]:
     register_resolvers()
     with own_hydra():
         config = compose(name, overrides=list(overrides), return_hydra_config=True)
-        HydraConfig.instance().set_config(config)  # ${hydra:...} refers to it
         with _unlocked(config.hydra):
             config.hydra.runtime.output_dir = config.hydra.run.dir
+        HydraConfig.instance().set_config(config)  # a copy, which ${hydra:...} refers to
         with _unlocked(config):
             del config["hydra"]
         yield config

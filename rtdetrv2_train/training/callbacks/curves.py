@@ -5,9 +5,7 @@ from __future__ import annotations
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from rtdetrv2_train.evaluation.analysis.analysis import analyse
 from rtdetrv2_train.training.module import DetectionModule
-from rtdetrv2_train.viz.charts import as_pixels, curve_charts
 
 
 class Curves(Callback):
@@ -18,6 +16,9 @@ class Curves(Callback):
         loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not loggers or not trainer.is_global_zero or not isinstance(pl_module, DetectionModule):
             return
+        from rtdetrv2_train.evaluation.analysis.analysis import analyse
+        from rtdetrv2_train.viz.charts import as_pixels, curve_charts  # matplotlib, which no step waits for
+
         analysis = analyse(pl_module.evaluator)
         for title, figure in curve_charts(analysis).items():
             for logger in loggers:
