@@ -36,7 +36,7 @@ class Counter:
 def run_folder(tmp_path: Path) -> Path:
     """A run's folder, as somebody may send it."""
     folder = tmp_path / "run"
-    config = composed_config("model=nano", "data=shapes", "trainer=cpu", f"+run_folder={folder}")
+    config = composed_config("model=nano", "data=shapes", "trainer=cpu")
     OmegaConf.set_struct(config, False)
     config.run_folder = str(folder)
     model = build(config, num_classes=3)
@@ -69,8 +69,14 @@ def plant_in_config(folder: Path) -> None:
     path = folder / "config.yaml"
     config = OmegaConf.load(path)
     config.model.criterion._target_ = COUNTER
-    config.planted = COUNTER
-    config.data.transforms.flip._target_ = "${planted}"  # an interpolation is no way around it
+    OmegaConf.save(config, path)
+
+
+def plant_by_interpolation(folder: Path) -> None:
+    path = folder / "config.yaml"
+    config = OmegaConf.load(path)
+    config.data.planted = COUNTER
+    config.data.transforms.flip._target_ = "${data.planted}"
     OmegaConf.save(config, path)
 
 
@@ -102,6 +108,8 @@ def by_resuming(folder: Path) -> None:
         (plant_in_checkpoint, by_evaluating),
         (plant_in_config, by_evaluating),
         (plant_in_config, by_resuming),
+        (plant_by_interpolation, by_evaluating),
+        (plant_by_interpolation, by_resuming),
     ],
 )
 def test_a_class_planted_in_a_file_is_named_and_not_called(
