@@ -68,8 +68,14 @@ def plant_in_config(folder: Path) -> None:
     path = folder / "config.yaml"
     config = OmegaConf.load(path)
     config.model.criterion._target_ = COUNTER
-    config.model.planted = COUNTER
-    config.data.transforms.flip._target_ = "${model.planted}"  # an interpolation is no way around it
+    OmegaConf.save(config, path)
+
+
+def plant_by_interpolation(folder: Path) -> None:
+    path = folder / "config.yaml"
+    config = OmegaConf.load(path)
+    config.data.planted = COUNTER
+    config.data.transforms.flip._target_ = "${data.planted}"
     OmegaConf.save(config, path)
 
 
@@ -101,6 +107,8 @@ def by_resuming(folder: Path) -> None:
         (plant_in_checkpoint, by_evaluating),
         (plant_in_config, by_evaluating),
         (plant_in_config, by_resuming),
+        (plant_by_interpolation, by_evaluating),
+        (plant_by_interpolation, by_resuming),
     ],
 )
 def test_a_class_planted_in_a_file_is_named_and_not_called(
