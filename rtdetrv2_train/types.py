@@ -18,14 +18,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class StepTotals:
-    """What the batches of one optimizer step hold together: those of all processes, and all that are accumulated.
+    """Totals over the batches of one optimizer step: those of all ranks, and all that are accumulated.
 
-    The loss and the denoising queries depend on these instead of on the batch, so that a step comes out the same
-    however its images are shared out.
+    The loss and the denoising queries depend on these instead of on the batch. A step is therefore the same however
+    its images are distributed over ranks and batches.
 
     Attributes:
-        boxes_per_batch: mean number of boxes of these batches, where all of them together count at least 1.
-        most_boxes: boxes of the image that has most.
+        boxes_per_batch: mean number of boxes of these batches; their total counts as at least 1.
+        most_boxes: boxes of the image that has the most.
     """
 
     boxes_per_batch: float
