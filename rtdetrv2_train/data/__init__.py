@@ -1,4 +1,4 @@
-"""Data: annotations, dataset, augmentation and its schedule, samplers, the DataModule and the made-up shapes."""
+"""Data: annotations, dataset, augmentation and its schedule, samplers, the data module and the synthetic shapes."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A small made-up data set of plain shapes, drawn at first use: something to train on with nothing to download.
+"""A small synthetic data set of plain shapes, drawn at first use: training with nothing to download.
 
 An image has a textured background and 1 to 5 filled shapes of random colour, size and tilt, which may cover each
 other in part. Shapes are drawn at four times the resolution; a box is tight around the visible part of its shape, to a
@@ -40,7 +40,7 @@ Mask = NDArray[np.uint8]
 
 
 class ShapesDataModule(CocoDataModule):
-    """The made-up shapes, drawn at ``root`` when it is not there yet.
+    """The synthetic shapes, drawn at ``root`` unless they are there already.
 
     Args:
         num_train: images to train on.
@@ -60,7 +60,7 @@ class ShapesDataModule(CocoDataModule):
         self.drawing = {"num_train": num_train, "num_val": num_val, "image_size": drawn_size, "seed": drawing_seed}
 
     def prepare_data(self) -> None:
-        """Draw the set, unless that has been done.
+        """Draw the set, unless it exists.
 
         Raises:
             UserError: if something else lies in its place.
@@ -85,7 +85,7 @@ def draw_shapes_dataset(
         seed: whole number from 0.
 
     Raises:
-        UserError: if the folder holds something else, cannot be written, or an argument makes no sense.
+        UserError: if the folder holds something else, cannot be written, or an argument is out of range.
     """
     folder = Path(folder)
     drawing = {"num_train": num_train, "num_val": num_val, "image_size": image_size, "seed": seed}

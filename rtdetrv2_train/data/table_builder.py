@@ -77,7 +77,7 @@ class TableBuilder:
             category_id: id of the category; an unknown one is a problem.
             box: four finite numbers, xywh in pixels.
             annotation_id: id in the file, for messages.
-            area: in square pixels; None or not finite: that of the box.
+            area: in square pixels; None, NaN or Inf: that of the box.
             crowd: whether this is a crowd region.
         """
         position, label = self._positions.get(image_id), self._labels.get(category_id)

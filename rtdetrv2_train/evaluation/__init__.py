@@ -1,1 +1,1 @@
-"""COCO metrics, per-class tables and pictures of detections. Knows no model."""
+"""COCO metrics, tables and the analysis of detections. Imports no model."""

@@ -1,6 +1,7 @@
-"""The programs that count COCO's precision and recall: pycocotools, the reference, and faster ones with equal numbers.
+"""Backends that compute COCO's precision and recall: pycocotools, the reference, and faster ones with equal numbers.
 
-All get the same ranks in place of ids, so that they break ties between equal scores alike.
+All get the same ranks in place of ids, so that they break ties between equal scores alike. Only here do arrays become
+the objects that these packages read.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """What a program counted. T IoUs, R recalls, K classes, A areas (all, small, medium, large), M detection limits.
+    """Precision and recall. T IoUs, R recalls, K classes, A areas (all, small, medium, large), M detection limits.
 
     Attributes:
         summary: the twelve numbers, in pycocotools' order.
-        precision: ``[T, R, K, A, M]``, at recalls from 0 to 1 in steps of 0.01; -1 where nothing is to be found.
-        recall: ``[T, K, A, M]``, the highest one; -1 where nothing is to be found.
+        precision: ``[T, R, K, A, M]``, at recalls from 0 to 1 in steps of 0.01; -1 without ground truth.
+        recall: ``[T, K, A, M]``, the highest one; -1 without ground truth.
     """
 
     summary: list[float]
@@ -40,7 +41,7 @@ Backend = Callable[[GroundTruth, NDArray[np.float64]], PrecisionRecall]
 
 
 def pycocotools(truth: GroundTruth, found_D7: NDArray[np.float64]) -> PrecisionRecall:
-    """Count with pycocotools, the reference; some minutes for COCO's validation set.
+    """Compute with pycocotools, the reference; takes minutes for COCO's validation set.
 
     Args:
         truth: the ground truth.
@@ -75,7 +76,7 @@ def pycocotools(truth: GroundTruth, found_D7: NDArray[np.float64]) -> PrecisionR
 
 
 def ultrafast(truth: GroundTruth, found_D7: NDArray[np.float64]) -> PrecisionRecall:
-    """Count with ultrafast-pycocotools, in seconds; arguments as for :func:`pycocotools`."""
+    """Compute with ultrafast-pycocotools, in seconds; arguments as for :func:`pycocotools`."""
     from ultrafast_pycocotools import COCO, COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):
@@ -87,17 +88,17 @@ BACKENDS: dict[str, tuple[str, Backend]] = {
     "ultrafast": ("ultrafast_pycocotools", ultrafast),
     "pycocotools": ("pycocotools", pycocotools),
 }
-"""Module and function of each program, the fastest first."""
+"""Module and function of each backend, the fastest first."""
 
 
 def backend_named(name: str = AUTO) -> Backend:
-    """The program of a name.
+    """The backend of a name.
 
     Args:
         name: one of :data:`BACKENDS`, or ``auto`` for the fastest that is installed.
 
     Raises:
-        UserError: if there is none of this name, or it is not installed.
+        UserError: if the name is unknown, or the backend is not installed.
     """
     if name == AUTO:
         return next(function for module, function in BACKENDS.values() if importlib.util.find_spec(module))

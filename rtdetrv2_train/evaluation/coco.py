@@ -1,4 +1,4 @@
-"""COCO detection metrics of detections collected on one or many processes.
+"""COCO metrics of detections that one or many ranks collect.
 
 Bit for bit the numbers of pycocotools on the same boxes, with its traps removed: ids beyond 2^53 keep their last
 digits, an annotation with id 0 can be matched, an evaluation without any detection works, and a box of NaN matches
@@ -67,13 +67,13 @@ class _Collected:
 class CocoEvaluator:
     """Collects the detections of a data set and computes its COCO metrics.
 
-    Call :meth:`update` for each batch, :meth:`gather` once when several processes share the work, :meth:`compute` in
-    the first one, and :meth:`reset` before the next round.
+    Call :meth:`update` for each batch, :meth:`gather` once when several ranks share the work, :meth:`compute` on rank
+    0, and :meth:`reset` before the next round.
 
     Args:
         ground_truth: of the data set. It is not changed.
         category_ids: the category id of each class index, in the order of the model's classes.
-        backend: the program that counts, see :data:`rtdetrv2_train.evaluation.backends.BACKENDS`.
+        backend: the package that counts, see :data:`rtdetrv2_train.evaluation.backends.BACKENDS`.
 
     Raises:
         UserError: if the ground truth lacks a category that the model knows, or the backend is not known or not
@@ -100,7 +100,7 @@ class CocoEvaluator:
 
         Args:
             detections: of B images, on any device. Of each image, pycocotools counts the best 100 of each class. Those
-                whose box or score is not finite are left out.
+                with NaN or Inf in box or score are left out.
             image_ids: int ``[B]``, ids of the annotation file.
 
         Raises:
@@ -134,10 +134,10 @@ class CocoEvaluator:
         self._parts.append(_Collected(image_ids, finite.sum(1), labels[finite], boxes[finite], scores[finite]))
 
     def gather(self) -> None:
-        """Hand what all processes have collected to the first, after which the others hold nothing.
+        """Hand what all ranks have collected to rank 0, after which the others hold nothing.
 
         A collective operation: every rank must call it, also one without detections. An image that several ranks
-        have counts once, as the lowest of these ranks saw it. Does nothing in a single process.
+        have counts once, as the lowest of these ranks saw it. Does nothing with a world size of 1.
         """
         if not is_distributed():
             return
@@ -158,14 +158,14 @@ class CocoEvaluator:
         return self._count(self._truth, self._found(collected))
 
     def metrics_of(self, counted: PrecisionRecall) -> CocoMetrics:
-        """The metrics among what was counted."""
+        """The metrics from precision and recall."""
         # In the order in which pycocotools summarises, which is that of the fields.
         names = [f.name for f in fields(CocoMetrics) if f.name != "per_class"]
         numbers = dict(zip(names, counted.summary, strict=True))
         return CocoMetrics(**numbers, per_class=self._per_class(counted.precision, counted.recall))
 
     def boxes_found(self) -> EvaluatedBoxes:
-        """Everything collected and the ground truth as flat arrays, to look at more closely."""
+        """Ground truth and all detections as flat arrays, for the analysis."""
         found = self._found(_Collected.concatenated(self._parts).every_image_once())
         truth = self._truth
         return EvaluatedBoxes(

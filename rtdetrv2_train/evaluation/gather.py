@@ -1,4 +1,4 @@
-"""Collection of tensors of unequal length by the first process, without pickled objects."""
+"""Gathering tensors of unequal length on rank 0, without pickled objects."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def is_distributed() -> bool:
-    """Whether more than one process takes part."""
+    """Whether the world size is above 1."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def gather_rows(tensor: Tensor) -> Tensor:
-    """Rows of all ranks, one rank after the other, for the first one.
+    """Rows of all ranks, one rank after the other, on rank 0.
 
     The lengths travel first; then each rank's rows, padded to the longest.
 
@@ -21,7 +21,7 @@ def gather_rows(tensor: Tensor) -> Tensor:
         tensor: ``[n, ...]`` on the CPU; ``n`` may differ from rank to rank, the other dimensions and the type may not.
 
     Returns:
-        on the first rank ``[sum of n, ...]`` on the CPU, in the order of the ranks; on others ``[0, ...]``.
+        on rank 0 ``[sum of n, ...]`` on the CPU, in the order of the ranks; on others ``[0, ...]``.
     """
     device = _device_of_backend()
     length = torch.tensor([len(tensor)], dtype=torch.int64, device=device)

@@ -75,7 +75,7 @@ class CocoMetrics:
     def save(self, path: Path | str) -> None:
         """Write the metrics as JSON.
 
-        A reader sees the file of before or the whole new one, never a part, even if the process dies while writing.
+        The file is replaced atomically: a reader sees the old or the new one, never a part.
 
         Args:
             path: the file; its folder must exist.

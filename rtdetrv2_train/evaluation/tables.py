@@ -28,7 +28,7 @@ _SUMMARY_ROWS = (
 
 
 def print_metrics(metrics: CocoMetrics, console: Console | None = None, saved_at: Path | str | None = None) -> None:
-    """Print the twelve numbers and a table of the classes, in percent; a dash where there is nothing to measure.
+    """Print the twelve metrics and a table of the classes, in percent; a dash where there is nothing to measure.
 
     Args:
         metrics: what to print.
@@ -44,7 +44,7 @@ def print_metrics(metrics: CocoMetrics, console: Console | None = None, saved_at
 
 
 def print_advice(advice: Sequence[Advice], console: Console | None = None) -> None:
-    """Print the classes that are found worst and what to try for them; nothing where there are none."""
+    """Print the classes with the lowest AP and what to try for them; nothing if there are none."""
     if not advice:
         return
     table = Table(title="Worst classes", title_justify="left")

@@ -312,7 +312,7 @@ def test_sizes_read_from_images_belong_to_that_folder(make_set: Any, caplog: pyt
 
 
 def test_unusual_annotations_are_read_as_usual_ones(make_set: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Fields of other types than COCO's, which the fast parser leaves to a patient one."""
+    """Fields of other types than COCO's, which the fast parser leaves to a tolerant one."""
     usual = {"image_id": 10, "category_id": 3, "bbox": [4, 6.0, 20, 10], "id": 1, "area": 200, "iscrowd": 0}
     unusual = {**usual, "id": "one", "area": "large", "iscrowd": False, "segmentation": [[1, 2]], "more": None}
     loaded = load_annotations(*make_set(1, annotations=[usual, unusual, {**usual, "area": None, "id": None}]))

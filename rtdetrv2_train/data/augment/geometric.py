@@ -1,9 +1,9 @@
-"""The augmentations of the recipe that move things: zoom-out, IoU crop and flip.
+"""The geometric augmentations of the recipe: zoom-out, IoU crop and flip.
 
-The first two come from SSD (Liu et al., arXiv 1512.02325, 2.2) and follow the distributions of torchvision's
-``RandomZoomOut`` and ``RandomIoUCrop``, which the published models were trained with. They decide where things go and
-leave the pixels to `Window.render`. Boxes are rows of xyxy in pixels of the stored image, which nothing here changes
-but cutting, followed by columns that are passed on.
+The first two come from SSD (Liu et al., arXiv 1512.02325, 2.2). They follow the distributions of torchvision's
+``RandomZoomOut`` and ``RandomIoUCrop``, which the published models were trained with. Each returns a new window over
+the image; `Window.render` makes the pixels. Boxes are rows of xyxy in pixels of the stored image, which only clipping
+changes, followed by columns that are passed on.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ from rtdetrv2_train.errors import UserError
 _CROP_ROUNDS = 100
 
 
-class Move(ABC):
-    """A random change of where an image lies in the sample.
+class GeometricTransform(ABC):
+    """A random change of the window that a sample shows of its image.
 
     Args:
-        p: probability that it is made.
+        p: probability that it is applied.
     """
 
     def __init__(self, p: float) -> None:
         self.p = p
 
-    def __call__(self, placement: Window, boxes: BoxArray, random: np.random.Generator) -> tuple[Window, BoxArray]:
-        """The new placement and the boxes that remain; both as they were if the coin says so."""
-        return self.move(placement, boxes, random) if random.random() < self.p else (placement, boxes)
+    def __call__(self, window: Window, boxes: BoxArray, random: np.random.Generator) -> tuple[Window, BoxArray]:
+        """The new window and the boxes that remain; both unchanged with probability 1 - p."""
+        return self.apply(window, boxes, random) if random.random() < self.p else (window, boxes)
 
     @abstractmethod
-    def move(self, placement: Window, boxes: BoxArray, random: np.random.Generator) -> tuple[Window, BoxArray]:
-        """The new placement and the boxes that remain."""
+    def apply(self, window: Window, boxes: BoxArray, random: np.random.Generator) -> tuple[Window, BoxArray]:
+        """The new window and the boxes that remain."""
 
 
-class ZoomOut(Move):
+class ZoomOut(GeometricTransform):
     """Put the image at a random place on a larger, plain canvas of the same aspect ratio.
 
     Args:
@@ -50,7 +50,7 @@ class ZoomOut(Move):
         p: probability.
 
     Raises:
-        UserError: if an argument makes no sense.
+        UserError: if an argument is out of range.
     """
 
     def __init__(self, side_range: Sequence[float] = (1.0, 4.0), fill: int | Sequence[int] = 0, p: float = 0.5) -> None:
@@ -59,18 +59,18 @@ class ZoomOut(Move):
         red, green, blue = np.broadcast_to(np.asarray(fill, dtype=np.uint8), 3).tolist()
         self.fill = (red, green, blue)
 
-    def move(self, placement: Window, boxes: BoxArray, random: np.random.Generator) -> tuple[Window, BoxArray]:
+    def apply(self, window: Window, boxes: BoxArray, random: np.random.Generator) -> tuple[Window, BoxArray]:
         """A larger frame."""
         ratio = random.uniform(*self.side_range)
-        height, width = int(placement.height * ratio), int(placement.width * ratio)
+        height, width = int(window.height * ratio), int(window.width * ratio)
         left_share, top_share = random.random(2)
-        left = placement.frame[0] - int((width - placement.width) * left_share)
-        top = placement.frame[1] - int((height - placement.height) * top_share)
-        return placement.framed((left, top, left + width, top + height), self.fill), boxes
+        left = window.frame[0] - int((width - window.width) * left_share)
+        top = window.frame[1] - int((height - window.height) * top_share)
+        return window.framed((left, top, left + width, top + height), self.fill), boxes
 
 
-class IoUCrop(Move):
-    """Crop a random part of the image that at least one box agrees with to a randomly chosen degree.
+class IoUCrop(GeometricTransform):
+    """Crop a random part of the image that overlaps at least one box by a randomly chosen IoU.
 
     Kept are the boxes whose centre lies in the crop, clipped to it. An image without boxes stays as it is.
 
@@ -84,7 +84,7 @@ class IoUCrop(Move):
         p: probability.
 
     Raises:
-        UserError: if an argument makes no sense.
+        UserError: if an argument is out of range.
     """
 
     def __init__(
@@ -106,17 +106,17 @@ class IoUCrop(Move):
         self.sampler_options = tuple(sampler_options)
         self.trials = trials
 
-    def move(self, placement: Window, boxes: BoxArray, random: np.random.Generator) -> tuple[Window, BoxArray]:
+    def apply(self, window: Window, boxes: BoxArray, random: np.random.Generator) -> tuple[Window, BoxArray]:
         """A smaller frame, with the boxes whose centre it holds."""
         if not len(boxes):
-            return placement, boxes
+            return window, boxes
         corners = boxes[:, :4]
         centres = (corners[:, :2] + corners[:, 2:]) / 2
         for _ in range(_CROP_ROUNDS):
             least_overlap = self.sampler_options[random.integers(len(self.sampler_options))]
             if least_overlap >= 1:
                 break
-            crops = self._crops(placement, random)
+            crops = self._crops(window, random)
             inside = np.all((crops[:, None, :2] < centres) & (centres < crops[:, None, 2:]), axis=2)
             best = np.where(inside, _pairwise_iou(crops, corners), -1.0).max(axis=1, initial=-1.0)
             good = np.flatnonzero(best >= least_overlap)
@@ -124,35 +124,35 @@ class IoUCrop(Move):
                 left, top, right, bottom = crops[good[0]].tolist()
                 kept = boxes[inside[good[0]]]
                 kept[:, :4] = kept[:, :4].clip([left, top] * 2, [right, bottom] * 2)
-                return placement.framed((left, top, right, bottom)), kept
-        return placement, boxes
+                return window.framed((left, top, right, bottom)), kept
+        return window, boxes
 
-    def _crops(self, placement: Window, random: np.random.Generator) -> NDArray[np.int64]:
+    def _crops(self, window: Window, random: np.random.Generator) -> NDArray[np.int64]:
         """Crops ``[T, 4]`` (left, top, right, bottom) of allowed shape, from ``trials`` tries at once."""
-        whole = np.array([placement.width, placement.height])
+        whole = np.array([window.width, window.height])
         sides = (random.uniform(*self.scale, (self.trials, 2)) * whole).astype(np.int64)
-        places = (random.random((self.trials, 2)) * (whole - sides)).astype(np.int64) + placement.frame[:2]
+        places = (random.random((self.trials, 2)) * (whole - sides)).astype(np.int64) + window.frame[:2]
         crops = np.concatenate([places, places + sides], axis=1)[(sides > 0).all(axis=1)]
         ratio = (crops[:, 2] - crops[:, 0]) / (crops[:, 3] - crops[:, 1])
         return crops[(self.aspect_ratio[0] <= ratio) & (ratio <= self.aspect_ratio[1])]
 
 
-class HorizontalFlip(Move):
+class HorizontalFlip(GeometricTransform):
     """Swap left and right.
 
     Args:
         p: probability.
 
     Raises:
-        UserError: if it makes no sense.
+        UserError: if it is not a probability.
     """
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__(checked_probability("flip.p", p))
 
-    def move(self, placement: Window, boxes: BoxArray, random: np.random.Generator) -> tuple[Window, BoxArray]:
+    def apply(self, window: Window, boxes: BoxArray, random: np.random.Generator) -> tuple[Window, BoxArray]:
         """The mirror image."""
-        return placement.flipped(), boxes
+        return window.flipped(), boxes
 
 
 def _pairwise_iou(crops: NDArray[np.int64], boxes: BoxArray) -> NDArray[np.float64]:

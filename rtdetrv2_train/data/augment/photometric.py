@@ -28,13 +28,14 @@ class PhotometricDistortion:
 
     Args:
         brightness: range of the factor that multiplies all values.
-        contrast: range of the factor on the distance from the mean grey; before or after the others by a coin.
+        contrast: range of the factor on the distance from the mean grey; comes before or after the others at
+            random.
         saturation: range of the factor on the distance from each pixel's own grey.
         hue: range of the shift, in turns of the colour circle, within [-0.5, 0.5].
         p: probability of each of the five operations, independently.
 
     Raises:
-        UserError: if a range or the probability makes no sense.
+        UserError: if a range or the probability is out of range.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Distortion:
         brightness, contrast, saturation, hue: see `PhotometricDistortion`.
         contrast_first: whether contrast comes before saturation and hue.
         channels: which channel each one is replaced by.
-        mean_grey: of the whole image when contrast's turn comes; None until `settled`.
+        mean_grey: of the whole image when contrast's turn comes; None until `fitted_to` has computed it.
     """
 
     brightness: float | None = None
@@ -82,8 +83,8 @@ class Distortion:
     channels: tuple[int, ...] | None = None
     mean_grey: float | None = None
 
-    def settled(self, image: ImageArray) -> Distortion:
-        """The distortion with the mean grey that contrast needs taken from this image, uint8 ``[H, W, 3]``."""
+    def fitted_to(self, image: ImageArray) -> Distortion:
+        """The distortion with the mean grey of this image, which contrast needs, uint8 ``[H, W, 3]``."""
         if self.contrast is None:
             return self
         step = max(1, min(image.shape[:2]) // _LEAST_GRID)
@@ -93,13 +94,13 @@ class Distortion:
         return replace(self, mean_grey=mean_grey(before(np.ascontiguousarray(image[::step, ::step]))))
 
     def __call__(self, image: ImageArray) -> ImageArray:
-        """The distorted image, uint8 ``[H, W, 3]``; it may be any part of the one that settled the distortion."""
+        """The distorted image, uint8 ``[H, W, 3]``; it may be any part of the image that it was fitted to."""
         first, last = np.arange(256.0), None
         if self.brightness is not None:
             first = _levels(first * self.brightness)
         if self.contrast is not None:
             if self.mean_grey is None:
-                raise ValueError("contrast depends on the whole image: call settled first")
+                raise ValueError("contrast depends on the whole image: call fitted_to first")
             if self.contrast_first:
                 first = contrast_table(first, self.contrast, self.mean_grey)
             else:

@@ -10,14 +10,14 @@ import albumentations as A
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdetrv2_train.data.augment.geometric import Move, ZoomOut
+from rtdetrv2_train.data.augment.geometric import GeometricTransform, ZoomOut
 from rtdetrv2_train.data.augment.photometric import Distortion, PhotometricDistortion
 from rtdetrv2_train.data.augment.window import BoxArray, Window
 from rtdetrv2_train.data.images.decode import ImageArray, StoredImage
 from rtdetrv2_train.data.images.resize import fitted_size, padded
 from rtdetrv2_train.errors import UserError
 
-Transform: TypeAlias = Move | PhotometricDistortion | A.BasicTransform
+Transform: TypeAlias = GeometricTransform | PhotometricDistortion | A.BasicTransform
 
 # Smaller boxes are dropped, after the augmentations and again after resizing; the tolerance is that of rounding.
 MIN_BOX_SIDE = 1.0
@@ -27,8 +27,8 @@ _ROUNDING = 1e-6
 class TrainingPipeline:
     """Named augmentations in their order, then the resize to the batch's size.
 
-    The project's own augmentations only decide what is to be done; pixels are made once, at the end. One of
-    Albumentations needs pixels before, and has them made at the image's own scale.
+    The project's own augmentations only decide what is to be done; pixels are resampled once, at the end. A transform
+    of Albumentations needs pixels earlier: they are then rendered at the image's own scale.
 
     Args:
         transforms: augmentations by name; None stands for one that was switched off.
@@ -36,7 +36,7 @@ class TrainingPipeline:
             below; else it is stretched to the batch's size.
 
     Raises:
-        UserError: if something else is among them.
+        UserError: if something else is among the transforms.
     """
 
     def __init__(self, transforms: Mapping[str, Transform | None], letterbox: bool = False) -> None:
@@ -79,9 +79,9 @@ class TrainingPipeline:
                 continue
             if isinstance(transform, PhotometricDistortion):
                 sample.distort(transform.draw(generator))
-            elif isinstance(transform, Move):
-                sample.make_room_for(transform)
-                sample.placement, sample.rows = transform(sample.placement, sample.rows, generator)
+            elif isinstance(transform, GeometricTransform):
+                sample.keep_fills_apart(transform)
+                sample.window, sample.rows = transform(sample.window, sample.rows, generator)
             else:
                 pixels = sample.make_pixels()
                 pixels, rows = self._through_albumentations(name, transform, pixels, sample.rows, generator)
@@ -124,34 +124,34 @@ class _Unfinished:
         """Nothing is to be done to these yet."""
         self.image = image
         self.rows = rows
-        self.placement = Window.whole(image.height, image.width)
+        self.window = Window.whole(image.height, image.width)
         self.distortion: Distortion | None = None
 
     def distort(self, distortion: Distortion) -> None:
         """Remember to change colours; what was to be done to the pixels before is done now, for they depend on it."""
-        if self.distortion is not None or self.placement.frame != (0, 0, self.image.width, self.image.height):
+        if self.distortion is not None or self.window.frame != (0, 0, self.image.width, self.image.height):
             self.make_pixels()
         self.distortion = distortion
 
-    def make_room_for(self, move: Move) -> None:
+    def keep_fills_apart(self, transform: GeometricTransform) -> None:
         """A second canvas of another colour needs the first one as pixels."""
-        if isinstance(move, ZoomOut) and self.placement.fill not in (None, move.fill):
+        if isinstance(transform, ZoomOut) and self.window.fill not in (None, transform.fill):
             self.make_pixels()
 
     def make_pixels(self) -> ImageArray:
         """Do what is to be done so far, at the image's own scale."""
-        pixels, rows = self._rendered(self.rows, (self.placement.height, self.placement.width))
+        pixels, rows = self._rendered(self.rows, (self.window.height, self.window.width))
         self.start_from(StoredImage.of_pixels(pixels), rows)
         return pixels
 
     def finish(self, size: tuple[int, int], letterbox: bool) -> tuple[ImageArray, BoxArray]:
         """Pixels of the final size ``(height, width)``, and boxes in them, without those that are too small."""
-        filled = fitted_size(self.placement.height, self.placement.width, size) if letterbox else size
+        filled = fitted_size(self.window.height, self.window.width, size) if letterbox else size
         pixels, rows = self._rendered(_without_small(self.rows), filled)
         return padded(pixels, size), _without_small(rows)
 
     def _rendered(self, rows: BoxArray, size: tuple[int, int]) -> tuple[ImageArray, BoxArray]:
-        pixels, boxes = self.placement.render(self.image, rows[:, :4], size, self.distortion)
+        pixels, boxes = self.window.render(self.image, rows[:, :4], size, self.distortion)
         return pixels, np.column_stack([boxes, rows[:, 4]])
 
 

@@ -1,4 +1,4 @@
-"""Where a part of an image comes to lie in a sample: geometry that is decided first and applied to pixels once."""
+"""The window that a sample shows of an image: geometry is decided first, and applied to the pixels once."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Colour = tuple[int, int, int]
 class ColourChange(Protocol):
     """A change of colours that does not move anything."""
 
-    def settled(self, image: ImageArray) -> ColourChange:
-        """The same change, with what depends on the whole image taken from this one."""
+    def fitted_to(self, image: ImageArray) -> ColourChange:
+        """The same change, with statistics of the whole image computed from this one."""
 
     def __call__(self, image: ImageArray) -> ImageArray:
         """The changed image, of the same shape."""
@@ -76,7 +76,7 @@ class Window:
         Content that does not fill the frame starts and ends on whole pixels of the sample.
 
         Args:
-            image: what is placed.
+            image: what the window is laid over.
             boxes: ``[n, 4]``, xyxy in its pixels, within the content.
             size: (height, width) of the sample.
             change: of the colours of the image, not of the plain part.
@@ -95,7 +95,7 @@ class Window:
         scale = np.array([(right - left) / part.shape[1], (bottom - top) / part.shape[0]] * 2)
         boxes = (boxes / shrink - [first_column, first_row] * 2) * scale + [left, top] * 2
         if change is not None:
-            change = change.settled(pixels)
+            change = change.fitted_to(pixels)
         fewer_before = part.shape[0] * part.shape[1] <= (right - left) * (bottom - top)
         if change is not None and fewer_before:
             part = change(part)
@@ -117,7 +117,7 @@ class Window:
 
 
 def _whole_pixels(content: tuple[int, ...], frame: tuple[int, ...], side: int) -> tuple[int, int]:
-    """Where content comes to lie along one side of a sample: first pixel and the one after the last, never equal."""
+    """Where the content lies along one side of a sample: first pixel and the one after the last, never equal."""
     scale = side / (frame[1] - frame[0])
     first = min(round((content[0] - frame[0]) * scale), side - 1)
     return first, max(round((content[1] - frame[0]) * scale), first + 1)

@@ -1,4 +1,4 @@
-"""Reading a COCO annotation file, and saying what is wrong where it is not one."""
+"""Reading a COCO annotation file into the annotation table, or naming what is wrong with it."""
 
 from __future__ import annotations
 

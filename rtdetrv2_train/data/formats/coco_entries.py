@@ -1,4 +1,4 @@
-"""Entries of a COCO file, one at a time: read fast where they are as nearly all are, else looked at in detail."""
+"""Entries of a COCO file: a fast parser for the usual ones, and a tolerant one for the rest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Id = Annotated[int, msgspec.Meta(ge=-_LARGEST_ID, le=_LARGEST_ID)]
 
 
 class AnnotationEntry(msgspec.Struct, gc=False):
-    """An annotation as nearly all are; what does not fit this is looked at in detail."""
+    """A usual annotation; the tolerant parser reads what does not fit this."""
 
     image_id: _Id
     category_id: _Id
@@ -29,7 +29,7 @@ class AnnotationEntry(msgspec.Struct, gc=False):
 
 
 class ImageEntry(msgspec.Struct, gc=False):
-    """An image as nearly all are."""
+    """A usual image."""
 
     id: _Id
     file_name: str
@@ -43,7 +43,7 @@ def plain(entry: Any) -> Any:
 
 
 def unusual_image(entry: Any, position: int, annotation_file: Path) -> ImageEntry:
-    """An image whose size may be missing or of the wrong type.
+    """Read an image whose size may be missing or of the wrong type.
 
     Raises:
         UserError: if it has no id or no file name.
@@ -58,10 +58,10 @@ def unusual_image(entry: Any, position: int, annotation_file: Path) -> ImageEntr
 
 
 def check_file_name(name: str, position: int, annotation_file: Path) -> None:
-    """Let no file name lead out of the folder of images.
+    """Check that a file name does not lead out of the folder of images.
 
     Raises:
-        UserError: if this one does, or is none.
+        UserError: if it does, or names no file.
     """
     if not name or "\0" in name:
         raise UserError(f"entry {position} of 'images' of '{annotation_file}' has {name!r} as 'file_name': name a file")
@@ -73,7 +73,7 @@ def check_file_name(name: str, position: int, annotation_file: Path) -> None:
 
 
 def unusual_annotation(entry: dict[str, Any]) -> AnnotationEntry:
-    """An annotation that is unusual in one way or another.
+    """Read an unusual annotation.
 
     Raises:
         ValueError: if the annotation cannot be read; the message is the reason.

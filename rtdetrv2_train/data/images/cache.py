@@ -25,13 +25,13 @@ logger = logging.getLogger(__name__)
 class ImageCache:
     """Room for every image of a data set, filled as images are first asked for.
 
-    An image is taken from here only while its file has the size and time that it had when it was kept.
+    A cached image is used only while its file has the size and time that it had when it was cached.
 
     Args:
-        annotations: I images; what they say about sizes decides how much room each one gets.
+        annotations: I images; their sizes decide how much room each one gets.
         sample_size: (height, width) that images are never kept smaller than, if they are larger.
         file: where to keep them, which processes share; None for memory, which only forked workers share.
-        processes: of this machine that make such a cache at the same time.
+        processes: ranks of this machine that make such a cache at the same time.
 
     Raises:
         UserError: if there is no room.
@@ -64,10 +64,10 @@ class ImageCache:
         return ImageCache, (self.annotations, self.sample_size, self.file)
 
     def read(self, index: int) -> StoredImage:
-        """Image number ``index``, from here or from its file.
+        """Image number ``index``, from the cache or from its file.
 
         Raises:
-            UnreadableImageError: if it is not here and its file is missing or damaged.
+            UnreadableImageError: if it is not cached and its file is missing or damaged.
         """
         path = self.annotations.path(index)
         height, width = int(self.annotations.heights[index]), int(self.annotations.widths[index])
@@ -83,7 +83,7 @@ class ImageCache:
             pixels, decoded_by = image.decode(shrink)
             if decoded_by == shrink:
                 slot[:] = pixels
-                # Last, so that a process that ends before leaves nothing half-written that counts.
+                # Last, so that a process that is killed before leaves no half-written image that counts.
                 self.states[index] = state
         return image
 
@@ -101,7 +101,7 @@ class ImageCache:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o644)
             try:
-                # Reserved beforehand, where that can be done: a mapped file that finds the disk full ends the process.
+                # Reserved beforehand where possible: a mapped file that finds the disk full kills the process.
                 if hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(descriptor, 0, room)
                 else:

@@ -30,7 +30,7 @@ class UnreadableImageError(Exception):
 
 
 class StoredImage:
-    """An image as it lies in memory, decoded when it is needed and only as finely as it is needed.
+    """An image in memory, decoded when it is needed, at no higher resolution than is needed.
 
     Attributes:
         height: in pixels.
@@ -78,7 +78,7 @@ class StoredImage:
 
         Returns:
             uint8 ``[ceil(H / s), ceil(W / s), 3]``, and s: ``shrink`` for a JPEG, or 1 if only Pillow could decode it;
-            for others what they are kept at, mostly 1.
+            for others the scale they are stored at, mostly 1.
 
         Raises:
             UnreadableImageError: if the image is damaged.
@@ -90,7 +90,7 @@ class StoredImage:
         try:
             return as_bytes(simplejpeg.decode_jpeg(self._jpeg, "RGB", min_factor=shrink, **sides)), shrink
         except ValueError:
-            # It is strict; whether the fault is one to live with is for Pillow to say, as in the reference.
+            # simplejpeg is strict; Pillow decides whether a fault is tolerable, as in the reference.
             return _decode_with_pillow(self._jpeg), 1
 
 
@@ -113,7 +113,7 @@ def read_image(path: Path) -> ImageArray:
 
 
 def as_bytes(image: Any) -> ImageArray:
-    """An array that OpenCV returned, which it does not type as bytes although it is; nothing is copied."""
+    """An array that OpenCV returned, typed as the bytes that it holds; nothing is copied."""
     return np.asarray(image, dtype=np.uint8)
 
 

@@ -10,7 +10,7 @@ from rtdetrv2_train.data.images.decode import ImageArray, as_bytes
 
 
 def resize_for_training(image: ImageArray, height: int, width: int) -> ImageArray:
-    """Resize fast and without aliasing that counts: each pixel of the image has its share in the result.
+    """Resize fast and almost without aliasing: every pixel of the image contributes to the result.
 
     Sides that shrink to less than half are averaged over areas, others interpolated linearly.
 
@@ -29,7 +29,7 @@ def resize_for_training(image: ImageArray, height: int, width: int) -> ImageArra
 
 
 def resize_for_evaluation(image: ImageArray, height: int, width: int) -> ImageArray:
-    """Resize as the published figures were made: Pillow's antialiased bilinear filter, bit by bit.
+    """Resize as for the published metrics: Pillow's antialiased bilinear filter, bit by bit.
 
     Args:
         image: uint8 ``[H, W, 3]``.
@@ -58,7 +58,7 @@ def padded(image: ImageArray, size: tuple[int, int]) -> ImageArray:
 def evaluation_input(
     image: ImageArray, size: tuple[int, int], letterbox: bool
 ) -> tuple[ImageArray, tuple[float, float]]:
-    """An image as a model looks at it, and how much of the image's plane that shows.
+    """A model's input at evaluation, and how much of the image's plane it shows.
 
     Args:
         image: uint8 ``[H, W, 3]``.

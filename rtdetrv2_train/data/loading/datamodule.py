@@ -51,10 +51,9 @@ class CocoDataModule(LightningDataModule):
         schedule: epochs in which augmentations are active (see `AugmentationSchedule`).
         reference_epochs: length of the run that the epochs of ``schedule`` are meant for.
         max_epochs: length of this run.
-        batch_size: training images of one batch of one process.
-        eval_batch_size: validation images of one batch of one process.
-        num_workers: worker processes of each loader, for each process; ``auto``: all cores but the one that trains, at
-            most 16.
+        batch_size: training images per batch and rank.
+        eval_batch_size: validation images per batch and rank.
+        num_workers: workers of each loader and rank; ``auto``: all cores but the one that trains, at most 16.
         seed: of shuffling, batch sizes and augmentation.
         on_bad_image: ``raise`` or ``skip`` (see `DetectionDataset`).
         repeat_threshold: images of classes in less than this share of all images are seen more often in training (see
@@ -62,7 +61,7 @@ class CocoDataModule(LightningDataModule):
         cache: ``ram`` or ``disk``: keep decoded training images there (see `ImageCache`); None: decode them each time.
 
     Raises:
-        UserError: if an argument makes no sense.
+        UserError: if an argument is out of range or of the wrong type.
     """
 
     def __init__(
@@ -110,7 +109,7 @@ class CocoDataModule(LightningDataModule):
             raise UserError(f"data.cache is '{cache}': give 'ram', 'disk' or null")
         self.cache = cache
         self._datasets: list[DetectionDataset] = []
-        self._done = (0, 0)  # epoch and its batches that a resumed run has seen
+        self._done = (0, 0)  # epoch, and batches of it, that a resumed run has seen
         self._train_annotations: AnnotationTable | None = None
         self._val_annotations: AnnotationTable | None = None
 
@@ -123,7 +122,7 @@ class CocoDataModule(LightningDataModule):
         check_data_paths(self.root, [*self.train_paths.values(), *self.val_paths.values()])
 
     def leave_out_training_set(self) -> None:
-        """Need no training set: classes are those of the validation set. To be called before anything is read."""
+        """Use no training set: classes are those of the validation set. Call it before anything is read."""
         self.train_paths = self.val_paths
 
     def load(self) -> None:
@@ -195,8 +194,8 @@ class CocoDataModule(LightningDataModule):
         batches.resume_at(*self._done)
         cache = self._image_cache(annotations)
         dataset = DetectionDataset(annotations, self.pipeline, self.schedule, self.seed, self.on_bad_image, cache)
-        patience = None if self.trainer is None else getattr(self.trainer.strategy, "_timeout", None)
-        return self._loader(dataset, batches, OptimizerSteps(accumulated, world_size, patience))
+        timeout = None if self.trainer is None else getattr(self.trainer.strategy, "_timeout", None)
+        return self._loader(dataset, batches, OptimizerSteps(accumulated, world_size, timeout))
 
     def val_dataloader(self) -> BatchLoader:
         """Batches to evaluate on, for the rank of the trainer that this is attached to."""
@@ -209,7 +208,7 @@ class CocoDataModule(LightningDataModule):
         return self._loader(dataset, batches)
 
     def teardown(self, stage: str | None = None) -> None:
-        """Say how many images could not be read, where they were skipped."""
+        """Log how many images could not be read and were skipped."""
         bad = {path for dataset in self._datasets for path in dataset.bad_images}
         if bad:
             logger.warning("%d images could not be read and were skipped; the log above names them", len(bad))
@@ -223,7 +222,7 @@ class CocoDataModule(LightningDataModule):
         return {"epoch": self.trainer.current_epoch, "steps": progress.processed}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on where the run stopped, be it in the middle of an epoch."""
+        """Resume where the run stopped, also in the middle of an epoch."""
         self._done = (state_dict["epoch"], state_dict["steps"])
 
     def _read(self, paths: Mapping[str, Path]) -> AnnotationTable:
@@ -258,7 +257,7 @@ class CocoDataModule(LightningDataModule):
         return self.trainer.global_rank, self.trainer.world_size
 
     def _local_processes(self) -> int:
-        """Training processes on this machine."""
+        """Ranks on this machine."""
         return 1 if self.trainer is None else self.trainer.num_devices
 
     def _largest_size(self) -> tuple[int, int]:

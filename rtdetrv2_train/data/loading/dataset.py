@@ -54,8 +54,7 @@ class Sample:
 class BadImageError(UserError):
     """An image cannot be read.
 
-    A data loader raises what was raised in a worker anew, with the worker's traceback as part of the message; of that
-    only the message itself is kept.
+    A data loader re-raises a worker's error with the traceback as part of the message. Only the message itself is kept.
     """
 
     def __init__(self, message: str) -> None:
@@ -65,17 +64,16 @@ class BadImageError(UserError):
 class DetectionDataset(Dataset[Sample]):
     """Samples of a detection data set.
 
-    A sample depends on the request, the seed and the files only, never on the worker that makes it or on what was
-    asked for before.
+    A sample depends on the request, the seed and the files only, never on the worker or on earlier requests.
 
     Args:
         annotations: images and boxes.
         pipeline: augmentations for training; None for evaluation: only resized, with boxes as annotated.
-        schedule: says which augmentation is active in which epoch; needed with a pipeline.
-        seed: what all randomness depends on, a whole number from 0.
-        on_bad_image: what to do about a missing or damaged image. ``raise``: stop. ``skip``: say so once, and put
-            another image in its place for training, or a black one without detections for evaluation, so that the
-            figures stay those of the whole set.
+        schedule: the epochs in which each augmentation is active; needed with a pipeline.
+        seed: of all randomness, a whole number from 0.
+        on_bad_image: what to do about a missing or damaged image. ``raise``: stop. ``skip``: log it once and
+            use a substitute: another image in training; a black one in evaluation, so that the metrics stay those of
+            the whole set.
         cache: of decoded images, for training.
         letterbox: whether images keep their aspect ratio in evaluation; in training the pipeline decides.
     """
@@ -113,7 +111,7 @@ class DetectionDataset(Dataset[Sample]):
         return [self.annotations.path(index) for index in self._bad.nonzero().flatten().tolist()]
 
     def __getitem__(self, request: SampleRequest) -> Sample:
-        """The sample that was asked for.
+        """The requested sample.
 
         Raises:
             BadImageError: if the image cannot be read and ``on_bad_image`` is ``raise``, or too many cannot.
@@ -159,7 +157,7 @@ class DetectionDataset(Dataset[Sample]):
         return Sample(pixels, shares, labels, int(self.annotations.image_ids[index]), span)
 
     def _candidates(self, request: SampleRequest) -> Iterator[int]:
-        """The image asked for, then others in a random order that the request fixes, in case it cannot be read."""
+        """The requested image, then others in case it cannot be read, in a random order that the request fixes."""
         yield request.index
         generator = np.random.default_rng([self.seed, _REPLACEMENT_STREAM, *request])
         yield from generator.integers(len(self), size=_REPLACEMENT_TRIES).tolist()
@@ -169,7 +167,7 @@ class DetectionDataset(Dataset[Sample]):
         if self.on_bad_image == "raise":
             raise BadImageError(
                 f"the image '{path}', listed in '{self.annotations.annotation_file}', cannot be read ({error}): "
-                "mend or remove it, or leave such images out with data.on_bad_image=skip"
+                "replace or remove it, or leave such images out with data.on_bad_image=skip"
             ) from error
         if not self._bad[index]:
             self._bad[index] = True

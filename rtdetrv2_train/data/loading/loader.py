@@ -1,4 +1,4 @@
-"""The data loader: settings that suit the machine, and a clock that says whether it keeps up."""
+"""The data loader: settings for the machine, and the time that training spends waiting for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rtdetrv2_train.system.resources import available_cores
 
 # A worker makes some 150 strongly augmented images of 640 x 640 a second.
 MOST_WORKERS = 16
-# Batches that each worker makes before they are asked for.
+# Batches that each worker prefetches.
 BATCHES_AHEAD = 2
 
 
@@ -27,8 +27,8 @@ class BatchLoader(DataLoader[Any]):
 
     Args:
         dataset: makes the samples.
-        batches: says which.
-        workers: worker processes, which live on from epoch to epoch; 0: samples are made when a batch is asked for.
+        batches: the batch sampler.
+        workers: worker processes, kept from epoch to epoch; 0: samples are made when a batch is requested.
         steps: tells batches to train on about the optimizer step that they are a part of.
 
     Attributes:
@@ -66,14 +66,14 @@ class BatchLoader(DataLoader[Any]):
 
 
 def automatic_workers(local_processes: int) -> int:
-    """Worker processes for one of some training processes of this machine: all its cores but the one it trains on."""
+    """Workers for one of the ranks of this machine: all its cores but the one it trains on."""
     return max(0, min(available_cores() // local_processes - 1, MOST_WORKERS))
 
 
 def prepare_worker(worker: int) -> None:
-    """Keep a worker to one thread, as workers are what runs in parallel, and let the process that trains end it.
+    """Keep a worker to one thread, as workers run in parallel, and let only the training process end it.
 
-    Ctrl-C and clusters send their signals to the workers as well, which the last step still needs.
+    Ctrl-C and clusters send their signals to workers as well, but the last step before a preemption needs them.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

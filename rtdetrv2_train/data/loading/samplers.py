@@ -1,4 +1,4 @@
-"""Which image goes where: the batches of every rank, of every epoch, as requests to the dataset.
+"""Samplers: the batches of every rank, of every epoch, as requests to the dataset.
 
 A request carries everything that a sample depends on. Workers therefore keep no state: they may live on from epoch to
 epoch, and their number changes nothing.
@@ -34,7 +34,7 @@ class SampleRequest(NamedTuple):
         repeat: tells apart the requests for one image in an epoch: of sets smaller than a batch, or of rare classes.
     """
 
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody wants of a request
+    index: int  # type: ignore[assignment]  # hides tuple.index, which no request needs
     epoch: int
     height: int
     width: int
@@ -112,9 +112,9 @@ class TrainBatchSampler(Sampler[list[SampleRequest]]):
     """Training batches of one rank.
 
     The images and the size of optimizer step k, over all ranks and all accumulated batches, depend on the total batch
-    only: two processes with batches of 8 see what one process with batches of 16 sees, and so does one that accumulates
+    only. Two ranks with batches of 8 see what one rank with batches of 16 sees, and so does one that accumulates
     two batches of 8. Every rank has the same number of full batches. A set smaller than one total batch gives a single
-    step, which begins the set anew until the batch is full; so does the last step without ``drop_last``.
+    step, which repeats the set until the batch is full; so does the last step without ``drop_last``.
 
     Args:
         num_samples: number of images, at least 1.
@@ -125,8 +125,8 @@ class TrainBatchSampler(Sampler[list[SampleRequest]]):
             are scaled in proportion, to multiples of 32. A size may be repeated to make it more likely. None or
             empty: always ``image_size``.
         schedule: says when ``multiscale`` is active.
-        rank: number of this process.
-        world_size: number of processes.
+        rank: of this process.
+        world_size: number of ranks.
         batches_per_step: batches of a rank that are accumulated for one optimizer step.
         shuffle: whether to shuffle.
         drop_last: whether to leave out the images that do not fill a last batch.
@@ -209,8 +209,8 @@ class EvalBatchSampler(Sampler[list[SampleRequest]]):
         num_samples: number of images.
         batch_size: images of a batch; the last one of a rank may be smaller.
         image_size: (height, width) of the samples, in pixels.
-        rank: number of this process, which takes images rank, rank + world_size, and so on.
-        world_size: number of processes.
+        rank: of this process, which takes images rank, rank + world_size, and so on.
+        world_size: number of ranks.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the batches of one optimizer step hold together, over processes and accumulated batches."""
+"""Totals of the batches of one optimizer step, over all ranks and gradient accumulation."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from rtdetrv2_train.types import Batch, StepTotals
 class OptimizerSteps:
     """Tells every batch the totals of its optimizer step.
 
-    Processes exchange two integers a step between their hosts, so that no device is waited for.
+    Ranks exchange two integers a step over their hosts, so that no device is waited for.
 
     Args:
-        batches_per_step: accumulated batches of one process.
-        world_size: number of processes, which all have to make and to use this at the same time.
-        patience: how long to wait for a process before giving up; None: PyTorch's half an hour.
+        batches_per_step: batches that one rank accumulates.
+        world_size: number of ranks, which all have to create and use this at the same time.
+        timeout: how long to wait for a rank before giving up; None: PyTorch's half an hour.
     """
 
-    def __init__(self, batches_per_step: int = 1, world_size: int = 1, patience: timedelta | None = None) -> None:
+    def __init__(self, batches_per_step: int = 1, world_size: int = 1, timeout: timedelta | None = None) -> None:
         self.batches_per_step = batches_per_step
         self.world_size = world_size
-        # of its own: NCCL's group moves what is on a device only
-        self._hosts: Any = dist.new_group(backend="gloo", timeout=patience) if world_size > 1 else None
+        # its own group: NCCL's moves tensors on a device only
+        self._hosts: Any = dist.new_group(backend="gloo", timeout=timeout) if world_size > 1 else None
 
     def of(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The same batches, each with the totals of its step; a step is read as a whole before its first batch."""

@@ -1,1 +1,1 @@
-"""Everything that is known about detections beyond the twelve numbers."""
+"""Analysis of detections beyond the twelve metrics: curves, confusion, calibration, mistakes, advice."""

@@ -1,4 +1,4 @@
-"""What to try for the classes that are found worst, judged by their commonest mistake."""
+"""What to try for the classes with the lowest AP, judged by their most frequent mistake."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Advice:
     Attributes:
         name: of the class.
         AP: its average precision.
-        mistake: its commonest mistake, and how often it was made; empty where none was.
+        mistake: its most frequent mistake, and how often it was made; empty if there is none.
         remedy: what to try.
     """
 

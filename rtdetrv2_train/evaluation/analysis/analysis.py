@@ -1,4 +1,4 @@
-"""Everything that is known about the detections of a data set, beyond the twelve numbers."""
+"""The whole analysis of a data set's detections, beyond the twelve metrics."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Analysis:
         confusion: int64 ``[K + 1, K + 1]``, at that threshold; see :func:`confusion_matrix`.
         mistakes: their kinds and what they cost.
         calibration: of the scores.
-        image_f1: float64 ``[I]``, F1 of each image at that threshold; 1 where rightly nothing was found.
+        image_f1: float64 ``[I]``, F1 of each image at that threshold; 1 for an image with neither boxes nor detections.
     """
 
     metrics: CocoMetrics
@@ -88,7 +88,7 @@ class Analysis:
 
 
 def analyse(evaluator: CocoEvaluator) -> Analysis:
-    """Look closely at what an evaluator has collected."""
+    """Analyse what an evaluator has collected."""
     counted = evaluator.count()
     boxes = evaluator.boxes_found()
     pairs = overlapping_pairs(boxes, LEAST_OVERLAP)

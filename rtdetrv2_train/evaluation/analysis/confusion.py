@@ -1,4 +1,4 @@
-"""The confusion matrix with background, and how often scores are right."""
+"""The confusion matrix with background, and the calibration of scores."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Calibration:
 
 
 def calibration_of(boxes: EvaluatedBoxes, matches: Matches) -> Calibration:
-    """How far the scores can be taken for probabilities."""
+    """How well the scores serve as probabilities."""
     scores, right = boxes.found_scores[matches.counted], matches.truth_of[matches.counted] >= 0
     bins = np.clip((scores * _BINS).astype(np.int64), 0, _BINS - 1)
     count = np.bincount(bins, minlength=_BINS)

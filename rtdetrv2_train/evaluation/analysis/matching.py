@@ -1,4 +1,4 @@
-"""Which detection found which box: pairs that overlap, and the benchmark's assignment at one IoU.
+"""Matching detections to ground truth: overlapping pairs, and COCO's assignment at one IoU.
 
 Assignments equal those of pycocotools: detections choose in the order of their scores, of each class and image the best
 100 count, and what lies in a crowd region counts neither as right nor as wrong.
@@ -39,7 +39,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Matches:
-    """What became of D detections and G boxes.
+    """The assignment of D detections and G boxes.
 
     Attributes:
         truth_of: int64 ``[D]``, the box that a detection found; -1 for none.

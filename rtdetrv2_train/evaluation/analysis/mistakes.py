@@ -1,7 +1,7 @@
 """Kinds of mistakes, and the AP that each costs.
 
 After the idea of TIDE (Bolya et al., ECCV 2020): each wrong detection is of one kind, and a kind costs what AP50 would
-gain if an oracle mended all mistakes of it and no others.
+gain if an oracle corrected all mistakes of that kind and no others.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FOUND = 0.5
 
 @dataclass(frozen=True)
 class Mistakes:
-    """What is wrong, D detections and G boxes.
+    """Mistakes among D detections and G boxes.
 
     Attributes:
         kind: int64 ``[D]``, index into :data:`KINDS`; -1 for detections that do not count.
@@ -44,7 +44,7 @@ class Mistakes:
 
 
 def find_mistakes(boxes: EvaluatedBoxes, pairs: Pairs, matches: Matches) -> Mistakes:
-    """Say what is wrong with each detection that found nothing, and what it costs.
+    """Classify each detection that matches no box, and compute what each kind of mistake costs.
 
     In this order: a duplicate overlaps a box of its class, which another found, by 0.5; a classification mistake
     overlaps a box of another class by 0.5; a localisation mistake overlaps a box of its class by 0.1; a mistake in both
@@ -72,8 +72,8 @@ def find_mistakes(boxes: EvaluatedBoxes, pairs: Pairs, matches: Matches) -> Mist
     kind[~matches.counted] = -1
 
     missed = ~matches.found & ~boxes.truth_crowd
-    mendable = np.isin(kind, (CLASSIFICATION, LOCALISATION))
-    missed[meant[mendable]] = False
+    correctable = np.isin(kind, (CLASSIFICATION, LOCALISATION))
+    missed[meant[correctable]] = False
     return Mistakes(kind, meant, missed, _costs(boxes, matches, kind, meant, missed))
 
 
@@ -104,7 +104,7 @@ def _costs(
     meant: NDArray[np.int64],
     missed: NDArray[np.bool_],
 ) -> dict[str, float]:
-    """What AP50 gains when one kind is mended: a mendable detection finds the box it meant, unless that is found."""
+    """What AP50 gains when one kind is corrected: a correctable detection then finds the box it meant, if free."""
     counted = kind >= 0
     wanted = ~boxes.truth_crowd
     base = _ap50(boxes, matches, counted, kind == RIGHT, boxes.found_classes, wanted)
@@ -117,9 +117,9 @@ def _costs(
             rows = rows[np.argsort(matches.place[rows])]
             rows = rows[~matches.found[meant[rows]]]
             _, first = np.unique(meant[rows], return_index=True)
-            mended = rows[first]
+            corrected = rows[first]
             kept, right, classes = kept.copy(), right.copy(), classes.copy()
-            kept[mended], right[mended], classes[mended] = True, True, boxes.truth_classes[meant[mended]]
+            kept[corrected], right[corrected], classes[corrected] = True, True, boxes.truth_classes[meant[corrected]]
         costs[KINDS[number]] = _ap50(boxes, matches, kept, right, classes, wanted) - base
     costs[MISSED] = _ap50(boxes, matches, counted, kind == RIGHT, boxes.found_classes, wanted & ~missed) - base
     return {name: max(cost, 0.0) for name, cost in costs.items()}

@@ -95,7 +95,7 @@ def photographs(folder: Path) -> list[Labelled]:
 
 
 def main() -> None:
-    """Compute the figures of the photographs anew."""
+    """Compute the figures of the photographs."""
     size, draws = (96, 96), 2000
     samples = photographs(Path(sys.argv[1]))
     figures = reference_figures(samples, size, draws)

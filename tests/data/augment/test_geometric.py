@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms import v2
 
-from rtdetrv2_train.data.augment.geometric import HorizontalFlip, IoUCrop, Move, ZoomOut
+from rtdetrv2_train.data.augment.geometric import GeometricTransform, HorizontalFlip, IoUCrop, ZoomOut
 from rtdetrv2_train.data.augment.photometric import Distortion, PhotometricDistortion, mean_grey
 from rtdetrv2_train.data.augment.pipeline import TrainingPipeline, Transform
 from rtdetrv2_train.data.augment.window import Window
@@ -43,13 +43,13 @@ BOXES = np.array([[3, 4, 30, 25], [40, 10, 85.5, 55], [10, 30, 24, 58], [60, 2, 
 LABELS = np.array([5, 0, 79, 5], dtype=np.int64)
 
 
-def run(move: Move, seed: int = 0, image: NDArray[np.uint8] | None = None) -> Any:
-    """One move alone at the image's own scale: the image, and boxes in its pixels with their labels."""
+def run(transform: GeometricTransform, seed: int = 0, image: NDArray[np.uint8] | None = None) -> Any:
+    """One transform alone at the image's own scale: the image, and boxes in its pixels with their labels."""
     stored = StoredImage.of_pixels(picture() if image is None else image)
     rows = np.column_stack([BOXES, LABELS]).astype(np.float64)
-    placement = Window.whole(stored.height, stored.width)
-    placement, rows = move(placement, rows, np.random.default_rng(seed))
-    pixels, boxes = placement.render(stored, rows[:, :4], (placement.height, placement.width))
+    window = Window.whole(stored.height, stored.width)
+    window, rows = transform(window, rows, np.random.default_rng(seed))
+    pixels, boxes = window.render(stored, rows[:, :4], (window.height, window.width))
     return pixels, boxes, rows[:, 4]
 
 
@@ -66,7 +66,7 @@ def through(
 
 
 def distorted(image: NDArray[np.uint8], **operations: Any) -> Any:
-    return Distortion(**operations).settled(image)(image)
+    return Distortion(**operations).fitted_to(image)(image)
 
 
 @pytest.mark.parametrize(
@@ -118,11 +118,11 @@ def test_operations_together_are_those_of_torchvision_one_after_the_other(contra
 
 def test_contrast_of_a_part_uses_the_mean_of_the_whole_image() -> None:
     image = picture(4, 300, 400)
-    distortion = Distortion(contrast=0.5, brightness=1.1).settled(image)
+    distortion = Distortion(contrast=0.5, brightness=1.1).fitted_to(image)
     np.testing.assert_array_equal(distortion(image[100:150, 50:80]), distortion(image)[100:150, 50:80])
     brightened = Distortion(brightness=1.1)(image)
     assert distortion.mean_grey == pytest.approx(mean_grey(brightened), abs=0.5)
-    with pytest.raises(ValueError, match="settled"):
+    with pytest.raises(ValueError, match="fitted_to"):
         Distortion(contrast=0.5)(image)
 
 

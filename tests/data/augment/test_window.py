@@ -32,7 +32,7 @@ def extent(image: ImageArray) -> NDArray[np.float64]:
     return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1], dtype=float)
 
 
-PLACEMENTS = {
+WINDOWS = {
     "as it is": Window.whole(HEIGHT, WIDTH),
     "mirrored": Window.whole(HEIGHT, WIDTH).flipped(),
     "cropped": Window.whole(HEIGHT, WIDTH).framed((87, 31, 250, 149)),
@@ -47,12 +47,12 @@ PLACEMENTS = {
 
 @pytest.mark.parametrize("size", [(96, 160), (320, 256), (40, 56)])
 @pytest.mark.parametrize("stored", ["pixels", "jpeg"])
-@pytest.mark.parametrize("name", list(PLACEMENTS))
+@pytest.mark.parametrize("name", list(WINDOWS))
 def test_boxes_follow_the_pixels(name: str, stored: str, size: tuple[int, int], tmp_path: object) -> None:
     image = StoredImage.of_pixels(marked()) if stored == "pixels" else as_jpeg(marked(), f"{tmp_path}/image.jpg")
-    placement = PLACEMENTS[name]
-    cut = BOX.clip(placement.content[:2] * 2, placement.content[2:] * 2)
-    pixels, boxes = placement.render(image, cut, size)
+    window = WINDOWS[name]
+    cut = BOX.clip(window.content[:2] * 2, window.content[2:] * 2)
+    pixels, boxes = window.render(image, cut, size)
     assert pixels.shape == (*size, 3)
     # Where an edge lies within a pixel, the pixel is counted or not.
     np.testing.assert_allclose(boxes[0], extent(pixels), atol=1.01 if min(size) == 40 else 0.76)
@@ -60,18 +60,18 @@ def test_boxes_follow_the_pixels(name: str, stored: str, size: tuple[int, int], 
 
 def test_the_frame_maps_onto_the_sample() -> None:
     """The true corners of the box, up to the rounding of the image's edges to whole pixels."""
-    for placement in PLACEMENTS.values():
-        cut = BOX.clip(placement.content[:2] * 2, placement.content[2:] * 2)
-        _, boxes = placement.render(StoredImage.of_pixels(marked()), cut, (640, 480))
-        left, top = placement.frame[:2]
-        expected = (cut[0] - [left, top] * 2) * ([480 / placement.width, 640 / placement.height] * 2)
-        if placement.mirrored:
+    for window in WINDOWS.values():
+        cut = BOX.clip(window.content[:2] * 2, window.content[2:] * 2)
+        _, boxes = window.render(StoredImage.of_pixels(marked()), cut, (640, 480))
+        left, top = window.frame[:2]
+        expected = (cut[0] - [left, top] * 2) * ([480 / window.width, 640 / window.height] * 2)
+        if window.mirrored:
             expected[[0, 2]] = 480 - expected[[2, 0]]
         np.testing.assert_allclose(boxes[0], expected, atol=0.51)
 
 
 def test_the_plain_part_of_a_frame_is_filled() -> None:
-    pixels, _ = PLACEMENTS["on a canvas"].render(StoredImage.of_pixels(marked()), BOX, (554, 822))
+    pixels, _ = WINDOWS["on a canvas"].render(StoredImage.of_pixels(marked()), BOX, (554, 822))
     outside = np.ones(pixels.shape[:2], dtype=bool)
     outside[97 : 97 + HEIGHT, 211 : 211 + WIDTH] = False
     assert (pixels[outside] == [7, 8, 9]).all()

@@ -177,7 +177,7 @@ def test_workers_fit_into_the_shared_memory(
 
 
 def compose(root: Path, augment: str) -> Any:
-    """The yaml files of this floor, with what they take from others."""
+    """The YAML files of the data, with the values that they take from others."""
     config = OmegaConf.create(
         {
             "seed": 3,
@@ -322,7 +322,7 @@ def test_a_run_resumed_at_any_step_sees_what_an_uninterrupted_one_sees(root: Pat
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         return module
 
-    # Workers have made later batches already when the run stops; they are made anew.
+    # Workers have made later batches already when the run stops; they are made again.
     whole, first = run(-1), run(stop_at, workers)
     assert len(whole.seen) == 9
     assert len(set(whole.seen)) == 9

@@ -59,7 +59,7 @@ def test_ranks_share_out_the_images_without_repetition() -> None:
     assert sorted(indices) == list(range(64))
 
 
-def test_epochs_are_shuffled_anew_and_repeatably() -> None:
+def test_every_epoch_has_its_own_repeatable_order() -> None:
     one, other = sampler(40, 4), sampler(40, 4)
     orders = []
     for epoch in (0, 1, 5):

@@ -70,7 +70,7 @@ def test_a_second_detection_of_a_box_is_a_duplicate() -> None:
     assert [KINDS[kind] for kind in analysis.mistakes.kind] == ["right", "duplicate"]
 
 
-def test_mending_a_mistake_gives_back_the_ap_it_costs() -> None:
+def test_correcting_a_mistake_gains_the_ap_it_costs() -> None:
     # One of two classes is found; the other's only box was taken for the first class, with the lower score.
     analysis = scene((1, ON_SQUARE, 0.9), (1, ON_OTHER, 0.8), boxes=(SQUARE, OTHER))
     assert analysis.metrics.AP50 == pytest.approx(0.5)
