@@ -1,12 +1,15 @@
 # Everything from a fresh clone: `make quickstart` trains on made-up shapes, `make test` runs the tests.
 # Both make .venv when there is none, and bring it up to date when pyproject.toml has changed.
 # Another interpreter: `make test PYTHON=python3.12`. To start over: `rm -r .venv`.
+# Without a GPU: `make quickstart TORCH=cpu` installs the CPU build of PyTorch, which is much smaller.
 
 PYTHON ?= python3
+TORCH ?=
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
 
-.PHONY: help quickstart test lint pictures clean
+.PHONY: help quickstart test lint pictures findings clean
 # The stamps below share one environment, which two pips at a time would break.
 .NOTPARALLEL:
 
@@ -14,8 +17,10 @@ help:
 	@echo "make quickstart  train a small detector on made-up shapes, evaluate it, draw its predictions"
 	@echo "make test        run the tests"
 	@echo "make lint        check style and types"
-	@echo "make pictures    make the pictures of README.md from the newest quickstart run"
+	@echo "make pictures    make the pictures of README.md from the newest quickstart run, and of docs/sweeps.md"
+	@echo "make findings    check that other software still surprises as findings/ says; installs some 10 GB, one by one"
 	@echo "make clean       remove caches and built files; .venv and runs/ stay"
+	@echo "TORCH=cpu        with any of these: install the CPU build of PyTorch (about 0.8 GB instead of 5.5 GB)"
 
 quickstart: $(VENV)/.test-installed
 	$(VENV_PYTHON) train.py experiment=quickstart
@@ -31,6 +36,16 @@ lint: $(VENV)/.dev-installed
 
 pictures: $(VENV)/.test-installed
 	$(VENV_PYTHON) docs/make_pictures.py
+	$(VENV_PYTHON) docs/make_sweep_pictures.py
+
+findings:
+	@changed=""; \
+	for script in findings/*.sh; do \
+	  echo "== $$script"; \
+	  bash "$$script" || changed="$$changed $$script"; \
+	done; \
+	if [ -n "$$changed" ]; then echo "changed, or could not run:$$changed"; exit 1; fi; \
+	echo "all as described"
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
@@ -40,9 +55,25 @@ clean:
 define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	  || { echo "$(PYTHON) must be Python 3.10 or newer; name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@case "$(TORCH)" in ""|cpu) ;; *) echo "TORCH must be cpu or empty, not $(TORCH)"; exit 1 ;; esac
+	@echo "Installing this project and what it needs into $(VENV), PyTorch included. The first time this takes minutes."
+	@$(announce_size)
 	test -x $(VENV_PYTHON) || $(PYTHON) -m venv $(VENV)
-	$(VENV_PYTHON) -m pip install --quiet "pip>=22"
-	$(VENV_PYTHON) -m pip install --quiet -e ".[$(1)]"
+	$(VENV_PYTHON) -m pip install "pip>=22"
+	$(if $(filter cpu,$(TORCH)),$(VENV_PYTHON) -m pip install torch torchvision --index-url $(TORCH_CPU_INDEX))
+	$(VENV_PYTHON) -m pip install -e ".[$(1)]"
+endef
+
+# PyPI has CUDA builds of PyTorch for Linux, CPU builds for macOS.
+define announce_size
+if [ "$$(uname)" != Linux ] || [ "$(TORCH)" = cpu ]; then \
+	  echo "The CPU build of PyTorch takes about 0.8 GB of disk."; \
+	else \
+	  echo "The CUDA build of PyTorch takes about 5.5 GB of disk."; \
+	  if [ ! -e /dev/nvidia0 ] && ! command -v nvidia-smi >/dev/null; then \
+	    echo "No NVIDIA GPU is found here: the CPU build of PyTorch is enough (0.8 GB): make $(MAKECMDGOALS) TORCH=cpu"; \
+	  fi; \
+	fi
 endef
 
 $(VENV)/.test-installed: pyproject.toml
