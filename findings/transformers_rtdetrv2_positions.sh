@@ -5,8 +5,8 @@
 # Input:    one small random RTDetrV2ForObjectDetection, saved by release 4 and loaded by both; one square random image
 #           and one that is not.
 # Expected: equal encoder outputs, up to rounding, for the same weights and image.
-# Seen:     equal on the square image, apart by several percent on the other. Release 5 orders the encoder's position embedding by
-#           rows; release 4 and the authors' code order it by columns.
+# Seen:     equal on the square image, apart by several percent on the other. Release 5 orders the encoder's position
+#           embedding by rows; release 4 and the authors' code order it by columns.
 set -euo pipefail
 folder="$(mktemp -d)"
 trap 'rm -rf "$folder"' EXIT
