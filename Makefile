@@ -8,16 +8,20 @@ TORCH ?=
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 VENV := .venv
 VENV_PYTHON := $(VENV)/bin/python
+# A worker for each core, with one thread each and up to 4 GB. Tests that share a model or a run stay on one worker.
+IN_PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: help quickstart test lint pictures findings clean
+.PHONY: help quickstart test test-quick lint pictures findings clean
 # The stamps below share one environment, which two pips at a time would break.
 .NOTPARALLEL:
 
 help:
 	@echo "make quickstart  train a small detector on made-up shapes, evaluate it, draw its predictions"
-	@echo "make test        run the tests"
-	@echo "make lint        check style and types"
+	@echo "make test        run all tests"
+	@echo "make test-quick  run the tests that take little time, in a minute or so"
+	@echo "make lint        check style, types and who imports whom"
 	@echo "make pictures    make the pictures of README.md from the newest quickstart run, and of docs/sweeps.md"
+	@echo "make docs        build the site of docs/ in build/site"
 	@echo "make findings    check that other software still surprises as findings/ says; installs some 10 GB, one by one"
 	@echo "make clean       remove caches and built files; .venv and runs/ stay"
 	@echo "TORCH=cpu        with any of these: install the CPU build of PyTorch (about 0.8 GB instead of 5.5 GB)"
@@ -27,12 +31,16 @@ quickstart: $(VENV)/.test-installed
 	$(VENV_PYTHON) eval.py run=runs/quickstart
 
 test: $(VENV)/.test-installed
-	$(VENV_PYTHON) -m pytest
+	$(VENV_PYTHON) -m pytest $(IN_PARALLEL)
+
+test-quick: $(VENV)/.test-installed
+	$(VENV_PYTHON) -m pytest $(IN_PARALLEL) -m "not slow"
 
 lint: $(VENV)/.dev-installed
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m ruff format --check .
 	$(VENV_PYTHON) -m mypy
+	$(VENV)/bin/lint-imports
 
 pictures: $(VENV)/.test-installed
 	$(VENV_PYTHON) docs/make_pictures.py
@@ -46,6 +54,10 @@ findings:
 	done; \
 	if [ -n "$$changed" ]; then echo "changed, or could not run:$$changed"; exit 1; fi; \
 	echo "all as described"
+
+.PHONY: docs
+docs: $(VENV)/.docs-installed
+	NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs build --strict
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
@@ -84,3 +96,7 @@ $(VENV)/.test-installed: pyproject.toml
 $(VENV)/.dev-installed: pyproject.toml
 	$(call install,dev)
 	touch $(VENV)/.test-installed $@
+
+$(VENV)/.docs-installed: pyproject.toml
+	$(call install,docs)
+	touch $@

@@ -1,9 +1,9 @@
-"""The annotation index at COCO's size: time to build and to open, and the memory of it.
+"""The annotation index at the size of COCO: time to build it, time to open it, and its memory.
 
     python benchmarks/annotation_index.py
 
-An annotation file with as many images, boxes and polygon points as COCO's for training (118,287 images, 860,001 boxes,
-some 450 MB) is made up in a temporary folder. Each figure is of a new process.
+A synthetic annotation file is written to a temporary folder. It has as many images, boxes and polygon points as COCO
+train2017 (118,287 images, 860,001 boxes, some 450 MB). Each measurement runs in a new process.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _OPEN = """
 import json, resource, sys, time
 from pathlib import Path
 import numpy
-from rtdetrv2_train.data.annotations import CocoAnnotations
+from rtdetrv2_train.data.index import load_annotations
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 before, start, started = resident(), time.perf_counter(), time.process_time()
-annotations = CocoAnnotations.load(Path(sys.argv[1]), Path(sys.argv[1]).parent)
+annotations = load_annotations(Path(sys.argv[1]), Path(sys.argv[1]).parent)
 seconds, busy, after = time.perf_counter() - start, time.process_time() - started, resident()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 print(json.dumps({"seconds": seconds, "busy": busy, "grown": after - before, "resident": after, "peak": peak}))
@@ -41,7 +41,7 @@ import json, os, sys
 from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, Dataset
-from rtdetrv2_train.data.annotations import CocoAnnotations
+from rtdetrv2_train.data.index import load_annotations
 def figures():
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
     kept = {line.split(":")[0]: int(line.split()[1]) / 2**10 for line in lines}
@@ -53,7 +53,7 @@ class Touch(Dataset):
         if index < 0: return figures()
         self.annotations.targets(index)[0].sum(), self.annotations.path(index), self.annotations.heights[index]
         return torch.zeros(3)
-annotations, workers = CocoAnnotations.load(Path(sys.argv[1]), Path(sys.argv[1]).parent), int(sys.argv[2])
+annotations, workers = load_annotations(Path(sys.argv[1]), Path(sys.argv[1]).parent), int(sys.argv[2])
 measure, warm_up = [[-1]] * workers, [[0] * 64] * 4 * workers
 touch = [range(first, min(first + 64, len(annotations))) for first in range(0, len(annotations), 64)]
 batches = warm_up + measure + touch + measure
@@ -66,7 +66,7 @@ print(json.dumps({"shared fairly": (after - before)[0].item(), "private": (after
 
 
 def write_coco_sized_file(path: Path, num_images: int = NUM_IMAGES, num_boxes: int = NUM_BOXES) -> None:
-    """Write an annotation file with made-up boxes and polygons."""
+    """Write an annotation file with random boxes and polygons."""
     generator = np.random.default_rng(0)
     with path.open("w", encoding="ascii") as stream:
         stream.write('{"info": {"year": 2017}, "licenses": [], "images": [')
@@ -117,7 +117,7 @@ def _some_boxes(generator: np.random.Generator, first: int, num_images: int, num
 
 
 def measured(program: str, *arguments: str) -> dict[str, float]:
-    """What a program run in a new process prints."""
+    """Run a program in a new process and parse the JSON that it prints."""
     result = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=True)
     figures: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
     return figures
@@ -141,8 +141,8 @@ def main() -> None:
         for workers in (1, 4, 8):
             grown = measured(_WORKERS, str(path), str(workers))
             print(
-                f"{workers} workers, every record touched: {grown['shared fairly']:.0f} MB more in all "
-                f"({grown['private']:.0f} MB of them private to one)"
+                f"{workers} workers, every record read: {grown['shared fairly']:.0f} MB more in all "
+                f"({grown['private']:.0f} MB of them private memory)"
             )
 
 
@@ -150,9 +150,9 @@ def report(name: str, figures: list[dict[str, float]]) -> None:
     """Print medians."""
     middle = {key: statistics.median(each[key] for each in figures) for key in figures[0]}
     print(
-        f"{name}: {middle['seconds']:.2f} s ({middle['busy']:.2f} s of the processor), "
+        f"{name}: {middle['seconds']:.2f} s ({middle['busy']:.2f} s of CPU time), "
         f"peak memory {middle['peak']:.0f} MB; "
-        f"afterwards {middle['grown']:.0f} MB more than before ({middle['resident']:.0f} MB in all)"
+        f"resident memory grew by {middle['grown']:.0f} MB (to {middle['resident']:.0f} MB)"
     )
 
 

@@ -1,8 +1,8 @@
-"""The same detector in three implementations, each trained and evaluated as its own project does it.
+"""RT-DETRv2 in three implementations, each trained and evaluated as its own project does it.
 
 ``ours``; ``huggingface``, RTDetrV2ForObjectDetection of transformers; ``authors``, from a checkout of their repository.
-The nano model has our backbone in all but Hugging Face's, as theirs comes in the published widths only. Each imports
-what it needs when it is built, so that the memory of its process is its own.
+The authors' nano model uses our backbone; Hugging Face's has only the published widths, so there is no nano model of
+it. Each implementation imports its packages when it is built, so that a process has the memory of one only.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Contender:
     """One implementation of a model.
 
     Args:
-        name: of the model.
-        size: side of the square images.
-        batch: images of a batch.
-        boxes: ground-truth boxes of each image.
-        freeze_batchnorm: whether the backbone's norms are fixed whatever the model's configuration says.
+        name: name of the model.
+        size: side of the square images in pixels.
+        batch: batch size.
+        boxes: ground-truth boxes per image.
+        freeze_batchnorm: freeze BatchNorm of the backbone, whatever the model's configuration says.
     """
 
     model: nn.Module
@@ -49,15 +49,15 @@ class Contender:
         raise NotImplementedError
 
     def forward(self) -> Any:
-        """The output in training."""
+        """Forward pass in training mode."""
         raise NotImplementedError
 
     def loss(self, output: Any) -> Tensor:
-        """Matching and the sum of all terms."""
+        """Matching, and the sum of all loss terms."""
         raise NotImplementedError
 
     def train_step(self) -> None:
-        """Forward, loss, backward, clipping, optimizer."""
+        """Forward pass, loss, backward pass, gradient clipping, optimizer."""
         loss = self.loss(self.forward())
         self.optimizer.zero_grad()
         loss.backward()
@@ -65,7 +65,7 @@ class Contender:
         self.optimizer.step()
 
     def predictor(self, compiled: bool) -> Callable[[], Any]:
-        """Detection in the fastest form that the project offers."""
+        """Inference in the fastest form that the project offers."""
         raise NotImplementedError
 
 
@@ -80,7 +80,7 @@ class Ours(Contender):
         keep_freed_memory()
         self.model = build_model(name, CLASSES).train().to(memory_format=torch.channels_last)
         if freeze_batchnorm:
-            freeze_norms(self.model.get_submodule("backbone"))
+            freeze_batchnorms(self.model.get_submodule("backbone"))
         self.criterion = build_criterion(name)
         self.targets = Targets.from_list(
             [{"boxes": boxes, "labels": labels} for boxes, labels in zip(self.boxes, self.labels, strict=True)]
@@ -112,20 +112,16 @@ class Ours(Contender):
 
 
 class HuggingFace(Contender):
-    """``transformers``."""
+    """RTDetrV2ForObjectDetection of ``transformers``."""
 
     def build(self, name: str, freeze_batchnorm: bool) -> None:
         import transformers
-        from rtdetrv2_train.checkpoints.architecture import infer_architecture
 
         from rtdetrv2_train.api import build_model
         from rtdetrv2_train.export.huggingface import huggingface_config
 
-        facts = infer_architecture(build_model(name, CLASSES).state_dict())
-        blocks = facts.csp_blocks
-        if blocks != 3:
-            raise SystemExit(f"Hugging Face's fusion blocks are 3, those of {name} {blocks}")
-        content = huggingface_config(facts, [f"class {index}" for index in range(CLASSES)])
+        architecture = build_model(name, CLASSES).architecture
+        content = huggingface_config(architecture, [f"class {index}" for index in range(CLASSES)])
         content["freeze_backbone_batch_norms"] = freeze_batchnorm or content["freeze_backbone_batch_norms"]
         self.model = transformers.RTDetrV2ForObjectDetection(transformers.RTDetrV2Config.from_dict(content)).train()
         self.targets = [
@@ -146,7 +142,7 @@ class HuggingFace(Contender):
 
 
 class Authors(Contender):
-    """``rtdetrv2_pytorch`` of the checkout that the environment variable ``RTDETR_AUTHORS`` names."""
+    """``rtdetrv2_pytorch`` of the authors. The environment variable ``RTDETR_AUTHORS`` names its folder."""
 
     def build(self, name: str, freeze_batchnorm: bool) -> None:
         checkout = Path(os.environ["RTDETR_AUTHORS"]).resolve()
@@ -196,8 +192,8 @@ class Authors(Contender):
         return lambda: model(self.images)
 
 
-def freeze_norms(module: nn.Module) -> None:
-    """Put a frozen norm with the same values in the place of every batch norm."""
+def freeze_batchnorms(module: nn.Module) -> None:
+    """Replace every BatchNorm by a frozen one with the same values."""
     from rtdetrv2_train.model.layers import FrozenBatchNorm2d
 
     for parent in list(module.modules()):

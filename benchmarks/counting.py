@@ -1,4 +1,4 @@
-"""Counts that hold on any machine: operations that PyTorch dispatches, and reads of the device by the host."""
+"""Counts that do not depend on the machine: operations that PyTorch dispatches, and device-to-host reads."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ READS = ("_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "binco
 
 
 class OperationCounter(TorchDispatchMode):
-    """Counts what is dispatched while it is entered.
+    """Counts what PyTorch dispatches within this context.
 
     Attributes:
-        operations: ATen operations.
-        reads: those among them that make the host wait for the device.
+        operations: number of ATen operations.
+        reads: number of operations among them that make the host wait for the device.
     """
 
     def __init__(self) -> None:

@@ -1,11 +1,11 @@
-"""Images per second of one core: this project's data path beside others; and the memory of its workers.
+"""Data loading: images per second on one core, compared with other projects, and the memory of workers.
 
     python benchmarks/data_path.py path/to/coco_like_set
 
-The set is laid out as COCO is; its training images are read, strongly augmented (or only flipped) and resized to
-640 x 640. The other sides are the reference's operators in torchvision and, where `ultralytics` is installed (in an
-environment of its own: it is no part of this project), the loader that its RT-DETR is trained with. All take turns, and
-time is processor time, so that other work on the machine matters little; the figures are medians over the rounds.
+The dataset has the layout of COCO. Training images are read, strongly augmented (or only flipped) and resized to
+640 x 640. The first comparison is with the reference's operators in torchvision. The second is with the loader of
+Ultralytics' RT-DETR, if `ultralytics` is installed (in a separate environment, it is no dependency of this project).
+All take turns. Time is CPU time, so that other processes matter little. Figures are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from rtdetrv2_train.data.annotations import CocoAnnotations
+from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.augment.geometric import HorizontalFlip, IoUCrop, ZoomOut
 from rtdetrv2_train.data.augment.photometric import PhotometricDistortion
 from rtdetrv2_train.data.augment.pipeline import TrainingPipeline
 from rtdetrv2_train.data.augment.schedule import AugmentationSchedule
-from rtdetrv2_train.data.loading.dataset import DetectionDataset, collate
+from rtdetrv2_train.data.index import load_annotations
+from rtdetrv2_train.data.loading.collate import collate
+from rtdetrv2_train.data.loading.dataset import DetectionDataset
 from rtdetrv2_train.data.loading.loader import BatchLoader
 from rtdetrv2_train.data.loading.samplers import SampleRequest, TrainBatchSampler
 
@@ -43,7 +45,7 @@ Round = Callable[[int], None]
 ALWAYS = AugmentationSchedule({}, 1, 1)
 
 
-def our_dataset(annotations: CocoAnnotations, strong: bool) -> DetectionDataset:
+def our_dataset(annotations: AnnotationTable, strong: bool) -> DetectionDataset:
     """This project's training samples."""
     transforms: dict[str, Any] = {"flip": HorizontalFlip()}
     if strong:
@@ -52,7 +54,7 @@ def our_dataset(annotations: CocoAnnotations, strong: bool) -> DetectionDataset:
     return DetectionDataset(annotations, TrainingPipeline(transforms), ALWAYS)
 
 
-def ours(annotations: CocoAnnotations, strong: bool) -> Round:
+def ours(annotations: AnnotationTable, strong: bool) -> Round:
     """One epoch of this project's samples and batches."""
     dataset = our_dataset(annotations, strong)
 
@@ -68,11 +70,11 @@ class ReferenceCrop(v2.RandomIoUCrop):
     """Torchvision's crop with the reference's probability."""
 
     def forward(self, *inputs: Any) -> Any:
-        """Crop eight times out of ten."""
+        """Crop with probability 0.8."""
         return super().forward(*inputs) if torch.rand(1) < 0.8 else inputs
 
 
-def reference(annotations: CocoAnnotations, strong: bool) -> Round:
+def reference(annotations: AnnotationTable, strong: bool) -> Round:
     """One epoch of the reference's operators on Pillow's images."""
     moves = [v2.RandomPhotometricDistort(p=0.5), v2.RandomZoomOut(fill=0), ReferenceCrop()] if strong else []
     compose = v2.Compose(
@@ -108,15 +110,15 @@ def reference(annotations: CocoAnnotations, strong: bool) -> Round:
     return epoch
 
 
-def of_ultralytics(annotations: CocoAnnotations, strong: bool, folder: Path) -> Round:
+def of_ultralytics(annotations: AnnotationTable, strong: bool, folder: Path) -> Round:
     """One epoch of the loader of Ultralytics' RT-DETR.
 
-    Strong is the augmentation that it comes with: a mosaic of four images, scale, shift, colours, flip.
+    Strong augmentation is its default: mosaic of four images, scale, shift, colours, flip.
 
     Args:
-        annotations: the set.
-        strong: whether to augment.
-        folder: an empty one, for its copy of the set in YOLO's layout.
+        annotations: the dataset.
+        strong: whether to use strong augmentation.
+        folder: an empty folder, for a copy of the dataset in YOLO's layout.
     """
     from ultralytics.cfg import get_cfg
     from ultralytics.models.rtdetr.val import RTDETRDataset
@@ -148,10 +150,10 @@ def of_ultralytics(annotations: CocoAnnotations, strong: bool, folder: Path) -> 
     return epoch
 
 
-def worker_memory(annotations: CocoAnnotations, workers: int, epochs: int = 20) -> tuple[float, float]:
+def worker_memory(annotations: AnnotationTable, workers: int, epochs: int = 20) -> tuple[float, float]:
     """Memory of all workers together after the first epoch, and by how much it grows until the last, in MB.
 
-    Memory that processes share is shared out evenly (proportional set size, Linux only).
+    Shared memory counts in equal parts for each process (proportional set size, Linux only).
     """
     batches = TrainBatchSampler(len(annotations), BATCH_SIZE // 4, 0, (SIZE, SIZE), None, ALWAYS)
     loader = BatchLoader(our_dataset(annotations, strong=True), batches, workers)
@@ -167,13 +169,13 @@ def worker_memory(annotations: CocoAnnotations, workers: int, epochs: int = 20) 
 
 
 def seconds(round_: Round, number: int) -> float:
-    """Processor time of one round."""
+    """CPU seconds of one round."""
     start = time.process_time()
     round_(number)
     return time.process_time() - start
 
 
-def report_rates(annotations: CocoAnnotations, rounds: int, folder: Path) -> None:
+def report_rates(annotations: AnnotationTable, rounds: int, folder: Path) -> None:
     """Let all sides take turns, and print their rates; an empty folder is needed."""
     print("images per second of one core, to 640 x 640: median (least to most) of the rounds")
     for name, strong in (("strong augmentation", True), ("flip only", False)):
@@ -202,7 +204,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    annotations = CocoAnnotations.load(
+    annotations = load_annotations(
         arguments.root / "annotations/instances_train2017.json", arguments.root / "train2017"
     )
     with tempfile.TemporaryDirectory() as folder:

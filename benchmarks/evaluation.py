@@ -1,8 +1,7 @@
-"""Time and memory of COCO metrics on made-up detections of 5,000 images: ``python benchmarks/evaluation.py``.
+"""Time and memory of COCO metrics for random detections in 5,000 images: ``python benchmarks/evaluation.py``.
 
-Every backend computes the same metrics in a process of its own, one after the other, round after round; the medians
-count. The time is that from collected detections to all numbers; the memory is the process's highest, with PyTorch and
-the detections themselves in it.
+Each backend computes the same metrics in its own process. Backends take turns, and medians over the rounds count. Time
+is from collected detections to all metrics. Memory is the peak of the process, including PyTorch and the detections.
 """
 
 from __future__ import annotations
@@ -24,30 +23,30 @@ import torch
 
 from rtdetrv2_train.evaluation.backends import BACKENDS
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
-from rtdetrv2_train.types import Detections
+from rtdetrv2_train.types import Detections, GroundTruth
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = 80
-DETECTIONS = 292  # of each image: 1.46 million in 5,000, as a model of 300 queries gives
-BOXES = 7  # of each image on average
+DETECTIONS = 292  # per image: 1.46 million in 5,000 images, about what a model of 300 queries gives
+BOXES = 7  # mean per image
 
 
-def made_up(num_images: int, seed: int = 0) -> tuple[dict[str, Any], Detections]:
+def made_up(num_images: int, seed: int = 0) -> tuple[GroundTruth, Detections]:
     """Ground truth, and detections of which half are shifted boxes of it and half are nothing."""
     rng = np.random.default_rng(seed)
     images = np.repeat(np.arange(num_images), rng.poisson(BOXES, num_images))
     corners, sizes = rng.uniform(0, 500, (len(images), 2)), np.exp(rng.normal(4, 0.9, (len(images), 2)))
     classes = rng.integers(0, CLASSES, len(images))
-    truth = {
-        "images": [{"id": image} for image in range(num_images)],
-        "categories": [{"id": number, "name": f"class {number}"} for number in range(CLASSES)],
-        "annotations": [
-            {"id": number, "image_id": image, "category_id": category, "bbox": [*corner, *size], "iscrowd": 0}
-            for number, (image, category, corner, size) in enumerate(
-                zip(images.tolist(), classes.tolist(), corners.tolist(), sizes.tolist(), strict=True)
-            )
-        ],
-    }
+    truth = GroundTruth(
+        image_ids=np.arange(num_images),
+        category_ids=tuple(range(CLASSES)),
+        class_names=tuple(f"class {number}" for number in range(CLASSES)),
+        images=images,
+        classes=classes,
+        boxes=np.concatenate([corners, sizes], 1),
+        areas=sizes.prod(1),
+        crowd=np.zeros(len(images), dtype=bool),
+    )
     first, count = np.searchsorted(images, np.arange(num_images)), np.bincount(images, minlength=num_images)
     shape = (num_images, DETECTIONS)
     chosen = np.minimum(first[:, None] + rng.integers(0, 1_000, shape) % np.maximum(count, 1)[:, None], len(images) - 1)
@@ -59,7 +58,7 @@ def made_up(num_images: int, seed: int = 0) -> tuple[dict[str, Any], Detections]
 
 
 def measure(backend: str, num_images: int) -> dict[str, Any]:
-    """Time, memory and numbers of one backend, in this process."""
+    """Time, peak memory and metrics of one backend, in this process."""
     truth, detections = made_up(num_images)
     evaluator = CocoEvaluator(truth, range(CLASSES), backend)
     evaluator.update(detections, torch.arange(num_images))

@@ -1,9 +1,9 @@
-"""Collecting the detections of two processes: compact tensors for the first one, against pickled objects for each.
+"""Gathering the detections of all ranks: tensors sent to rank 0, compared with pickled objects sent to every rank.
 
     PYTHONPATH=. python benchmarks/gather.py
 
-Each process has detections of its own images, 300 each, and a process of its own for each way and round. Time is from
-the first to the last process being ready; memory is the highest of the process, less what it held before.
+Each rank has 300 detections for each of its images. Every method and round uses new processes. Time is from barrier to
+barrier. Memory is the peak of the process minus what it held before.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
-from rtdetrv2_train.types import Detections
+from rtdetrv2_train.types import Detections, GroundTruth
 
 ROOT = Path(__file__).resolve().parents[1]
 WAYS = ("tensors", "objects")
@@ -32,7 +33,7 @@ DETECTIONS, BATCH = 300, 100
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process has held."""
+    """Peak memory of this process in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
@@ -40,8 +41,9 @@ def measure(way: str, rank: int, processes: int, images: int, rendezvous: str) -
     """Collect once, in this process's part."""
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=processes)
     total = images * processes
-    truth: dict[str, Any] = {"images": [{"id": number} for number in range(total)], "annotations": []}
-    evaluator = CocoEvaluator({**truth, "categories": [{"id": 1, "name": "object"}]}, [1])
+    none = np.zeros(0, dtype=np.int64)
+    truth = GroundTruth(np.arange(total), (1,), ("object",), none, none, np.zeros((0, 4)), np.zeros(0), none > 0)
+    evaluator = CocoEvaluator(truth, [1])
     objects = []
     for first in range(rank * images, (rank + 1) * images, BATCH):
         labels = torch.zeros(BATCH, DETECTIONS, dtype=torch.int64)
@@ -68,34 +70,34 @@ def measure(way: str, rank: int, processes: int, images: int, rendezvous: str) -
 def main() -> None:
     """Print the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=10_000, help="of each process, a multiple of 100")
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--images", type=int, default=10_000, help="images per rank, a multiple of 100")
+    parser.add_argument("--world-size", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--part", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.part:
         way, rank, rendezvous = arguments.part
-        found = measure(way, int(rank), arguments.processes, arguments.images, rendezvous)
+        found = measure(way, int(rank), arguments.world_size, arguments.images, rendezvous)
         sys.stdout.write(json.dumps(found))
         return
     results: dict[str, list[list[dict[str, float]]]] = {way: [] for way in WAYS}
     for _ in range(arguments.rounds):
         for way, rounds in results.items():
             with tempfile.TemporaryDirectory() as folder:
-                size = ["--images", str(arguments.images), "--processes", str(arguments.processes)]
+                size = ["--images", str(arguments.images), "--world-size", str(arguments.world_size)]
                 parts = [
                     subprocess.Popen(
                         [sys.executable, __file__, *size, "--part", way, str(rank), f"{folder}/rendezvous"],
                         env={"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": str(ROOT)},
                         stdout=subprocess.PIPE,
                     )
-                    for rank in range(arguments.processes)
+                    for rank in range(arguments.world_size)
                 ]
                 rounds.append([json.loads(part.communicate()[0]) for part in parts])
     for way, rounds in results.items():
         seconds = statistics.median(of_round[0]["seconds"] for of_round in rounds)
         first, other = (statistics.median(r[k]["megabytes"] for r in rounds) for k in (0, 1))
-        sys.stdout.write(f"{way:8} {seconds:6.2f} s, first process {first:6.0f} MB more, others {other:6.0f} MB more\n")
+        sys.stdout.write(f"{way:8} {seconds:6.2f} s, rank 0 {first:6.0f} MB more, other ranks {other:6.0f} MB more\n")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Interrupts training runs at random moments, starts them again, and compares how they end with an uninterrupted run.
+"""Interrupt training runs at random moments, resume them, and compare the final state with an uninterrupted run.
 
-Each run is the same command, ``python train.py ... resume=auto``, started again after each fault until it is through.
-Faults: ``kill -9`` of all processes, of all while a checkpoint is being written, of one of two processes; SIGTERM;
-Ctrl-C; a last checkpoint that was damaged; a full disk, which is a small tmpfs that root alone can mount.
+Each run is the command ``python train.py ... resume=auto``, repeated after each fault until the run is complete. Faults
+are ``kill -9`` of all ranks, of all ranks while a checkpoint is being written, and of one rank; preemption by SIGTERM;
+Ctrl-C; a damaged last.ckpt; and a full disk, which is a small tmpfs that only root can mount.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ SETTINGS = [
     "resume=auto",
 ]
 CHECKPOINTS = "runs/interrupted/*/checkpoints"
-PATIENCE = 60.0  # seconds for the processes of a run to end after a fault; a hang is longer
+PATIENCE = 60.0  # seconds for all ranks to end after a fault; longer counts as a hang
 
 
 @dataclass
 class Run:
-    """One launch of a run: its processes and what they wrote."""
+    """One launch of a run: its processes and their output."""
 
     process: subprocess.Popen[bytes]
     output: Path
     folder: Path
 
     def trains(self) -> bool:
-        """Whether the first step of this launch has been made."""
+        """Whether the first step of this launch is done."""
         return b"it/s" in self.output.read_bytes() and b"/12 [" in self.output.read_bytes()
 
     def writes(self) -> bool:
@@ -61,20 +61,20 @@ class Run:
         return any(self.folder.glob(f"{CHECKPOINTS}/.*.ckpt.*"))
 
     def members(self) -> list[int]:
-        """Process ids of the run that are alive, the first process first."""
+        """Process ids of the run that are alive, rank 0 first."""
         listed = subprocess.run(["ps", "-o", "pid=,stat=", "-g", str(self.process.pid)], capture_output=True, text=True)
         alive = [line.split() for line in listed.stdout.splitlines()]
         return sorted(int(pid) for pid, state in alive if not state.startswith("Z"))
 
     def kill(self) -> None:
-        """``kill -9`` of all processes."""
+        """``kill -9`` of all ranks."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
 
 @dataclass
 class Tally:
-    """What became of the faults of one kind."""
+    """Results of the faults of one kind."""
 
     injected: int = 0
     survived: int = 0
@@ -82,9 +82,9 @@ class Tally:
     statuses: set[int] = field(default_factory=set)
 
 
-def launch(folder: Path, processes: int, data: Path) -> Run:
-    """Start the command."""
-    trainer = ["trainer=cpu"] if processes == 1 else ["trainer=ddp_cpu", f"trainer.devices={processes}"]
+def launch(folder: Path, world_size: int, data: Path) -> Run:
+    """Start the training command."""
+    trainer = ["trainer=cpu"] if world_size == 1 else ["trainer=ddp_cpu", f"trainer.devices={world_size}"]
     command = [sys.executable, str(ROOT / "train.py"), *SETTINGS, *trainer, f"data.root={data}"]
     folder.mkdir(exist_ok=True)
     output = folder.parent / f"{folder.name}.txt"
@@ -97,7 +97,7 @@ def launch(folder: Path, processes: int, data: Path) -> Run:
 
 
 def wait_until(condition: Callable[[], bool], run: Run, patience: float = 300.0) -> bool:
-    """Wait for something; False if the run ended before."""
+    """Wait until a condition holds; False if the run ends before."""
     end = time.monotonic() + patience
     while time.monotonic() < end and run.process.poll() is None:
         if condition():
@@ -108,7 +108,7 @@ def wait_until(condition: Callable[[], bool], run: Run, patience: float = 300.0)
 
 @contextlib.contextmanager
 def full_disk(folder: Path) -> Iterator[None]:
-    """Fill the file system of a folder, for as long as this lasts."""
+    """Fill the file system of a folder within this context."""
     filler = folder / "filler"
     with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
         while True:
@@ -120,10 +120,10 @@ def full_disk(folder: Path) -> Iterator[None]:
 
 
 def inject(kind: str, run: Run, draw: random.Random) -> tuple[float, int] | None:
-    """Do one fault, and wait for all processes to end.
+    """Inject one fault, and wait until all ranks have ended.
 
     Returns:
-        seconds until they had, and the exit status; None if the run was through before the fault.
+        seconds until they have, and the exit status; None if the run was complete before the fault.
     """
     if not wait_until(run.trains, run):
         return None
@@ -139,7 +139,7 @@ def inject(kind: str, run: Run, draw: random.Random) -> tuple[float, int] | None
             os.kill(run.process.pid, signal.SIGTERM)
         elif kind == "Ctrl-C":
             os.killpg(run.process.pid, signal.SIGINT)  # a terminal sends it to all
-        elif kind == "kill -9 of one process":
+        elif kind == "kill -9 of one rank":
             os.kill(draw.choice(run.members()), signal.SIGKILL)
         elif kind != "full disk":
             run.kill()
@@ -156,7 +156,7 @@ def inject(kind: str, run: Run, draw: random.Random) -> tuple[float, int] | None
 
 
 def damage(folder: Path, draw: random.Random) -> None:
-    """What a dying machine may do to the last file: cut it short, or change a byte."""
+    """Truncate last.ckpt or change a byte, as a power cut may."""
     for path in folder.glob(f"{CHECKPOINTS}/last.ckpt"):
         content = bytearray(path.read_bytes())
         place = draw.randrange(len(content))
@@ -168,10 +168,10 @@ def damage(folder: Path, draw: random.Random) -> None:
 
 
 def final_state(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of the last checkpoint of the newest run: weights, their average, the optimizer's moments."""
+    """All tensors of last.ckpt of the newest run: weights, EMA, moments of the optimizer."""
     path = max(folder.glob(f"{CHECKPOINTS}/last.ckpt"), key=lambda path: path.stat().st_mtime)
     content = torch.load(path, weights_only=True)
-    state = {f"average.{name}": value for name, value in content["state_dict"].items()}
+    state = {f"ema.{name}": value for name, value in content["state_dict"].items()}
     state |= {f"weights.{name}": value for name, value in content["current_model_state"].items()}
     for index, moments in content["optimizer_states"][0]["state"].items():
         state |= {f"{name}.{index}": value for name, value in moments.items()}
@@ -179,23 +179,23 @@ def final_state(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def largest_difference(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> float:
-    """Of all numbers of two states; 0 means equal to the bit."""
+    """Largest difference between two states; 0 means bit-equal."""
     assert ours.keys() == theirs.keys()
     return max(float((ours[name].double() - theirs[name].double()).abs().max()) for name in ours)
 
 
 def main() -> None:
-    """Run the faults, print what became of them, and fail if a run was lost."""
+    """Inject the faults, print the results, and fail if a run was lost."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--faults", type=int, default=20, help="to inject in all")
+    parser.add_argument("--faults", type=int, default=20, help="number of faults in all")
     parser.add_argument("--faults-per-run", type=int, default=3)
-    parser.add_argument("--processes", type=int, default=1, help="of each run")
+    parser.add_argument("--world-size", type=int, default=1, help="ranks of each run")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     draw = random.Random(arguments.seed)
     kinds = ["kill -9 of all", "kill -9 while writing", "SIGTERM", "Ctrl-C", "damaged checkpoint"]
-    if arguments.processes > 1:
-        kinds.insert(0, "kill -9 of one process")
+    if arguments.world_size > 1:
+        kinds.insert(0, "kill -9 of one rank")
     folder = Path(tempfile.mkdtemp(prefix="interruptions_"))
     small = folder / "small"
     small.mkdir()
@@ -203,9 +203,9 @@ def main() -> None:
     if mounted.returncode == 0:
         kinds.append("full disk")
     else:
-        print("a full disk is left out: no tmpfs can be mounted here")
+        print("no full disk: tmpfs cannot be mounted here")
     try:
-        report(*campaign(arguments, kinds, folder, draw), arguments.processes)
+        report(*campaign(arguments, kinds, folder, draw), arguments.world_size)
     finally:
         if mounted.returncode == 0:
             subprocess.run(["umount", small], check=False)
@@ -214,9 +214,9 @@ def main() -> None:
 def campaign(
     arguments: argparse.Namespace, kinds: list[str], folder: Path, draw: random.Random
 ) -> tuple[dict[str, Tally], list[float]]:
-    """All runs; what became of the faults by kind, and how far each run ended from the uninterrupted one."""
+    """All runs: results by kind of fault, and each run's largest difference from the uninterrupted run."""
     data = folder / "shapes"
-    straight = launch(folder / "straight", arguments.processes, data)
+    straight = launch(folder / "straight", arguments.world_size, data)
     if straight.process.wait() != 0:
         raise SystemExit(f"the uninterrupted run failed: {straight.output}")
     expected = final_state(straight.folder)
@@ -230,7 +230,7 @@ def campaign(
         for _ in range(min(arguments.faults_per_run, arguments.faults - injected)):
             if not waiting:
                 waiting = draw.sample(kinds, len(kinds))
-            run = launch(run_folder, arguments.processes, data)
+            run = launch(run_folder, arguments.world_size, data)
             outcome = inject(waiting[-1], run, draw)
             if outcome is None:
                 break
@@ -241,7 +241,7 @@ def campaign(
             tallies[kind].seconds.append(outcome[0])
             tallies[kind].statuses.add(outcome[1])
             print(f"{injected:3} {kind:24} ended after {outcome[0]:4.1f} s with status {outcome[1]}", flush=True)
-        status = launch(run_folder, arguments.processes, data).process.wait()
+        status = launch(run_folder, arguments.world_size, data).process.wait()
         difference = largest_difference(final_state(run_folder), expected) if status == 0 else float("inf")
         differences.append(difference)
         print(f"    run {len(differences)}: status {status}, largest difference {difference:g}", flush=True)
@@ -251,9 +251,9 @@ def campaign(
     return tallies, differences
 
 
-def report(tallies: dict[str, Tally], differences: list[float], processes: int) -> None:
+def report(tallies: dict[str, Tally], differences: list[float], world_size: int) -> None:
     """Print the table."""
-    print(f"\n| {processes} process{'es' * (processes > 1)} | faults | ended bit-equal | seconds to the end | status |")
+    print(f"\n| {world_size} rank{'s' * (world_size > 1)} | faults | ended bit-equal | seconds to the end | status |")
     print("|---|---|---|---|---|")
     for kind, tally in tallies.items():
         seconds = f"{statistics.median(tally.seconds):.1f} (at most {max(tally.seconds):.1f})" if tally.seconds else ""

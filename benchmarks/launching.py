@@ -1,10 +1,10 @@
-"""Every way of starting runs, one small epoch each, and what it leaves in an empty folder: one clean folder for a run.
+"""Every way of launching runs, with one small epoch each. Checks that each run leaves one complete folder, no more.
 
     python benchmarks/launching.py FOLDER                            # some five minutes on one core
-    python benchmarks/launching.py FOLDER --ways torchrun             # those whose names hold a word
+    python benchmarks/launching.py FOLDER --ways torchrun             # only ways whose name contains a word
 
-Two "nodes" are two starts of torchrun on this machine; SLURM is its variables, set by hand. A way whose launcher is not
-installed is left out.
+Two "nodes" are two torchrun processes on this machine. SLURM is simulated by its environment variables. A way whose
+launcher is not installed is skipped.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _ON_CPU = ["trainer=slurm", "trainer.accelerator=cpu", "trainer.precision=32-tru
 _SLURM = {"JOB_ID": "4711", "STEP_ID": "0", "NTASKS": "2", "NTASKS_PER_NODE": "2", "NNODES": "1", "NODEID": "0"}
 _SLURM |= {"JOB_NAME": "train", "NODELIST": "127.0.0.1"}
 
-# name: the package it needs, the commands that are started at once, and how many runs they are
+# name: required package, commands that are started together, number of runs
 _WAYS: dict[str, tuple[str, list[list[str]], int]] = {
     "one process": ("hydra", [[_TRAIN, *_RUN, "trainer=cpu"]], 1),
-    "Lightning, 2 processes": ("hydra", [[_TRAIN, *_RUN, "trainer=ddp_cpu"]], 1),
-    "Lightning, 2 processes, -m": ("hydra", [[_TRAIN, *_TWO_RUNS, "trainer=ddp_cpu"]], 2),
-    "torchrun, 2 x 2 processes": ("hydra", [[*node, *_RUN, "trainer=ddp_cpu"] for node in _TWO_NODES], 1),
-    "torchrun, 2 x 2 processes, -m": ("hydra", [[*node, *_TWO_RUNS, "trainer=ddp_cpu"] for node in _TWO_NODES], 2),
-    "SLURM, 2 processes": ("hydra", [[_TRAIN, *_RUN, *_ON_CPU]] * 2, 1),
+    "DDP, 2 ranks": ("hydra", [[_TRAIN, *_RUN, "trainer=ddp_cpu"]], 1),
+    "DDP, 2 ranks, -m": ("hydra", [[_TRAIN, *_TWO_RUNS, "trainer=ddp_cpu"]], 2),
+    "torchrun, 2 x 2 ranks": ("hydra", [[*node, *_RUN, "trainer=ddp_cpu"] for node in _TWO_NODES], 1),
+    "torchrun, 2 x 2 ranks, -m": ("hydra", [[*node, *_TWO_RUNS, "trainer=ddp_cpu"] for node in _TWO_NODES], 2),
+    "SLURM, 2 ranks": ("hydra", [[_TRAIN, *_RUN, *_ON_CPU]] * 2, 1),
     "joblib, -m": (
         "hydra_plugins.hydra_joblib_launcher",
         [[_TRAIN, *_TWO_RUNS, "trainer=cpu", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]],
@@ -57,7 +57,7 @@ _WAYS: dict[str, tuple[str, list[list[str]], int]] = {
         [[_TRAIN, *_TWO_RUNS, "trainer=cpu", "hydra/launcher=submitit_local"]],
         2,
     ),
-    "submitit, 2 processes, -m": (
+    "submitit, 2 ranks, -m": (
         "hydra_plugins.hydra_submitit_launcher",
         [[_TRAIN, *_TWO_RUNS, "trainer=ddp_cpu", "hydra/launcher=submitit_local"]],
         2,
@@ -82,10 +82,10 @@ _OF_A_MULTIRUN = {"multirun.yaml", ".submitit"}
 
 
 def main() -> None:
-    """Start, wait, look, and print a line for each way."""
+    """Launch, wait, check the folders, and print a line for each way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--ways", default="", help="part of the names of those to try")
+    parser.add_argument("--ways", default="", help="only ways whose name contains this")
     arguments = parser.parse_args()
     all_clean = True
     for number, (name, (package, commands, runs)) in enumerate(_WAYS.items()):
@@ -102,13 +102,13 @@ def main() -> None:
         clean = ended_well and found == runs and not strange
         all_clean &= clean
         seconds = time.monotonic() - began
-        note = "clean" if clean else f"NOT CLEAN: {strange or 'see the logs beside'}"
+        note = "clean" if clean else f"NOT CLEAN: {strange or 'see the logs beside the folder'}"
         print(f"{name:32} {runs} runs, {found} folders, {seconds:3.0f} s: {note}", flush=True)
     sys.exit(0 if all_clean else 1)
 
 
 def _run(commands: Sequence[Sequence[str]], where: Path, data: Path) -> bool:
-    """Start commands at once, half a second apart, so that they tell different times."""
+    """Start commands together, 1.5 seconds apart, so that their clocks differ. Returns whether all succeed."""
     processes = []
     for number, command in enumerate(commands):
         environment = {**os.environ, "PYTHONPATH": str(_ROOT)}
@@ -125,7 +125,7 @@ def _run(commands: Sequence[Sequence[str]], where: Path, data: Path) -> bool:
 
 
 def _look(where: Path) -> tuple[int, list[str]]:
-    """How many complete folders of runs there are, and what else there is."""
+    """Number of run folders, and every path that is missing or should not be there."""
     runs = [path.parent for path in where.rglob("config.yaml") if path.parent.name != ".hydra"]
     above = {folder for run in runs for folder in run.parents}
     strange = [

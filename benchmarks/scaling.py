@@ -1,9 +1,9 @@
-"""Scaling on paper: bytes, times and needs of training on many GPUs, for docs/scaling.md.
+"""Scaling on paper: estimated traffic and times of training on many GPUs, for docs/scaling.md.
 
     PYTHONPATH=. python benchmarks/scaling.py
 
-Counted here: parameters, batch norms and floating-point operations of the models. Measured elsewhere in this project:
-images a second of one core. Everything else is an assumption, and stands below.
+Parameters, BatchNorm layers and FLOPs of the models are counted here. Images per second of one core are measured by
+``data_path.py``. Everything else is an assumption, listed below.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rtdetrv2_train import build_model
 
-SUSTAINED_FLOPS = 30e12  # of a GPU in mixed precision, on convolutions and small matrices: a tenth of an A100's peak
-TRAINING_OVER_FORWARD = 3  # a backward pass costs two forward passes
-NVLINK_BYTES = 450e9  # a second, of one GPU in one direction
-NVLINK_LATENCY = 25e-6  # of a small collective within a node
-NETWORK_LATENCY = 20e-6  # more, for each doubling of the nodes
+SUSTAINED_FLOPS = 30e12  # of a GPU with AMP, on convolutions and small matrices: a tenth of an A100's peak
+TRAINING_OVER_FORWARD = 3  # a backward pass costs about two forward passes
+NVLINK_BYTES = 450e9  # per second, per GPU and direction
+NVLINK_LATENCY = 25e-6  # seconds of a small collective within a node
+NETWORK_LATENCY = 20e-6  # additional seconds for each doubling of the number of nodes
 GPUS_PER_NODE = 8
-IMAGES_PER_CORE = 309  # a second, strongly augmented at 640 x 640: BENCHMARKS.md, "Data path"
-STORED_BYTES = 18e9 / 118_287  # of an image of COCO's train2017.zip
+IMAGES_PER_CORE = 309  # per second, with strong augmentation at 640 x 640: BENCHMARKS.md, "Data path"
+STORED_BYTES = 18e9 / 118_287  # per image of COCO's train2017.zip
 IMAGE_BYTES = 3 * 640 * 640  # of uint8, from a worker to the GPU
 DETECTION_BYTES = 4 + 16 + 4  # label, box, score
 MODELS = ("r18vd", "r34vd", "r50vd_m", "r50vd", "r101vd", "hgnetv2_h")
@@ -33,15 +33,15 @@ MODELS = ("r18vd", "r34vd", "r50vd_m", "r50vd", "r101vd", "hgnetv2_h")
 
 @dataclass(frozen=True)
 class ModelCosts:
-    """What a model costs, counted.
+    """Counted costs of a model.
 
     Attributes:
-        name: of the model.
-        gradient_bytes: of all trained parameters in float32.
-        live_norms: batch norms that are not frozen.
-        norm_channels: channels of these.
-        buffer_bytes: what rank 0 sends to all others before each forward pass.
-        forward_flops: of one image of 640 x 640, in evaluation.
+        name: name of the model.
+        gradient_bytes: bytes of the gradients of all trained parameters, in float32.
+        live_norms: number of BatchNorm layers that are not frozen.
+        norm_channels: channels of these layers.
+        buffer_bytes: bytes of buffers, which DDP broadcasts from rank 0 before each forward pass.
+        forward_flops: FLOPs of one image of 640 x 640, in evaluation.
     """
 
     name: str
@@ -53,7 +53,7 @@ class ModelCosts:
 
     @classmethod
     def count(cls, name: str) -> ModelCosts:
-        """Build and count, without memory for weights or images."""
+        """Build the model on the meta device and count."""
         with torch.device("meta"):
             model = build_model(name)
             images: Tensor = torch.zeros(1, 3, 640, 640)
@@ -71,13 +71,13 @@ class ModelCosts:
         )
 
     def compute_seconds(self, images: int) -> float:
-        """Forward and backward pass of one GPU."""
+        """Seconds of forward and backward pass on one GPU."""
         return images * TRAINING_OVER_FORWARD * self.forward_flops / SUSTAINED_FLOPS
 
 
 @dataclass(frozen=True)
 class Step:
-    """A training step on ``gpus`` GPUs with ``images`` each; ``network`` is that between nodes, in bytes a second."""
+    """A training step on ``gpus`` GPUs, ``images`` per GPU, ``network`` bytes per second between nodes."""
 
     costs: ModelCosts
     gpus: int
@@ -86,46 +86,46 @@ class Step:
 
     @property
     def nodes(self) -> int:
-        """Number of machines."""
+        """Number of nodes."""
         return max(self.gpus // GPUS_PER_NODE, 1)
 
     @property
     def gradient_bytes_sent(self) -> float:
-        """By each GPU in a ring, and by each node over its network."""
+        """Bytes of the gradient all-reduce, by each GPU in a ring, and by each node over its network."""
         return 2 * (self.gpus - 1) / self.gpus * self.costs.gradient_bytes
 
     @property
     def norm_bytes_sent(self) -> float:
-        """By each GPU: mean, variance and count forward to all others, two sums backward in a ring."""
+        """Bytes of SyncBatchNorm by each GPU: all-gather of mean, variance, count; then all-reduce of two sums."""
         forward = (self.gpus - 1) * (2 * self.costs.norm_channels + self.costs.live_norms) * 4
         return forward + 2 * (self.gpus - 1) / self.gpus * 2 * self.costs.norm_channels * 4
 
     @property
     def gradient_seconds(self) -> float:
-        """Of the all-reduce, at the speed of the slowest link."""
+        """Seconds of the gradient all-reduce, at the speed of the slowest link."""
         return self.gradient_bytes_sent / (min(NVLINK_BYTES, self.network) if self.nodes > 1 else NVLINK_BYTES)
 
     @property
     def norm_seconds(self) -> float:
-        """Of the norms' collectives, two for each: they are small, wait for each other and hide behind nothing."""
+        """Seconds of SyncBatchNorm: two small collectives per layer, one after the other, not overlapped."""
         latency = NVLINK_LATENCY + NETWORK_LATENCY * log2(self.nodes)
         return 2 * self.costs.live_norms * latency
 
     @property
     def seconds(self) -> float:
-        """Gradients travel while the backward pass goes on, two thirds of the computing; the norms come on top."""
+        """Seconds of the step. The gradient all-reduce overlaps the backward pass, SyncBatchNorm does not."""
         compute = self.costs.compute_seconds(self.images)
         backward = compute * (1 - 1 / TRAINING_OVER_FORWARD)
         return compute - backward + max(backward, self.gradient_seconds) + self.norm_seconds
 
     @property
     def efficiency(self) -> float:
-        """Images a second of all GPUs over those of as many alone."""
+        """Scaling efficiency: images per second, divided by those of as many separate GPUs."""
         return self.costs.compute_seconds(self.images) / self.seconds
 
 
 def bytes_table(costs: list[ModelCosts]) -> list[str]:
-    """What travels in a step, by each GPU of 8 and of 64."""
+    """Bytes that each GPU sends in a step, with 8 and 64 GPUs."""
     lines = [
         "| model | gradients | live norms | norms' statistics, 8 / 64 GPUs | buffers | forward pass |",
         "|---|---|---|---|---|---|",
@@ -140,7 +140,7 @@ def bytes_table(costs: list[ModelCosts]) -> list[str]:
 
 
 def time_table(costs: list[ModelCosts], images: int) -> list[str]:
-    """Time and efficiency with ``images`` on each GPU."""
+    """Time and efficiency with a batch size per device of ``images``."""
     lines = [
         f"| model, {images} images on each GPU | computing | gradients: 8 GPUs | 64, 400 Gb/s | 64, 100 Gb/s "
         "| norms: 8 / 64 GPUs | efficiency: 8 | 64, 400 Gb/s | 64, 100 Gb/s |",
@@ -157,7 +157,7 @@ def time_table(costs: list[ModelCosts], images: int) -> list[str]:
 
 
 def data_table(costs: list[ModelCosts]) -> list[str]:
-    """What a node of 8 GPUs has to be fed."""
+    """Data rates that a node of 8 GPUs needs."""
     lines = ["| model | images/s | cores | from storage | to the GPUs |", "|---|---|---|---|---|"]
     for c in costs:
         rate = GPUS_PER_NODE / c.compute_seconds(1)
@@ -169,7 +169,7 @@ def data_table(costs: list[ModelCosts]) -> list[str]:
 
 
 def evaluation_table() -> list[str]:
-    """What the first process receives when detections are gathered."""
+    """Bytes that rank 0 receives when detections are gathered."""
     lines = ["| images | GPUs | sent by each | received by the first |", "|---|---|---|---|"]
     for images, gpus in ((5_000, 8), (5_000, 64), (640_000, 64)):
         own = images // gpus * 300 * DETECTION_BYTES

@@ -1,12 +1,12 @@
-"""Speed and memory of training and inference beside Hugging Face's and the authors' code.
+"""Speed and memory of training and inference, compared with Hugging Face's and the authors' code.
 
     python -m benchmarks.speed                                  # all workloads, five rounds
     python -m benchmarks.speed --authors RT-DETR/rtdetrv2_pytorch train-r18vd-320 criterion-300
     python -m benchmarks.speed --authors ... --results speed.json --chart docs/pictures/speed.webp
 
-Every contender is measured in a process of its own, one after the other, round after round, so that a machine that
-slows down slows all of them. What counts is the median over rounds of the ratio within a round. Figures of the machine
-itself, a large matrix product and a large convolution, are measured in the same run.
+Each implementation is measured in its own process. They take turns in every round, so that a machine that slows down
+slows all of them. The result is the median over rounds of the ratio within a round. The speed of the machine itself, a
+large matrix product and a large convolution, is measured in the same run.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Workload:
-    """What is measured.
+    """One measurement.
 
     Attributes:
         task: ``train`` (a whole step), ``criterion`` (with matching), ``infer`` or ``count`` (operations of a step).
         model: name of the model.
-        size: side of the images.
-        batch: images of a batch.
-        boxes: ground-truth boxes of each image.
-        freeze_batchnorm: fix the backbone's norms, as Hugging Face's training does.
+        size: side of the images in pixels.
+        batch: batch size.
+        boxes: ground-truth boxes per image.
+        freeze_batchnorm: freeze the backbone's BatchNorm, as Hugging Face's training does.
         compiled: use ``torch.compile`` for inference.
-        half: infer in bfloat16, everybody.
-        contenders: who takes part.
+        half: infer in bfloat16 (AMP), all implementations.
+        contenders: implementations that are compared.
     """
 
     task: str
@@ -86,7 +86,7 @@ WORKLOADS = {
 
 
 def measure(workload: Workload, contender: str, repeats: int) -> dict[str, float]:
-    """The figures of one contender, in this process."""
+    """The figures of one implementation, in this process."""
     if contender == "machine":
         return machine()
     entry = CONTENDERS[contender](
@@ -111,13 +111,13 @@ def measure(workload: Workload, contender: str, repeats: int) -> dict[str, float
 
 
 def figures_of(seconds: float) -> dict[str, float]:
-    """With the highest memory of this process so far."""
+    """Seconds, and peak memory of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"seconds": seconds, "megabytes": peak / (2**20 if platform.system() == "Darwin" else 2**10)}
 
 
 def median_seconds(function: Callable[[], Any], repeats: int) -> float:
-    """After two calls to warm up."""
+    """Median seconds of a call, after two warm-up calls."""
     times = []
     for _ in range(repeats + 2):
         began = time.perf_counter()
@@ -127,7 +127,7 @@ def median_seconds(function: Callable[[], Any], repeats: int) -> float:
 
 
 def operations(entry: Contender) -> dict[str, float]:
-    """Dispatched operations of one training step, and reads of the device among them."""
+    """Dispatched operations of one training step, and device-to-host reads among them."""
     entry.train_step()
     with OperationCounter() as forward:
         output = entry.forward()
@@ -154,7 +154,7 @@ def machine() -> dict[str, float]:
 
 
 def in_own_process(workload: str, contender: str, arguments: argparse.Namespace) -> dict[str, float]:
-    """``measure``, in a fresh interpreter."""
+    """Run :func:`measure` in a new process."""
     command = [sys.executable, "-m", "benchmarks.speed", workload, "--measure", contender]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RTDETR_AUTHORS": str(arguments.authors or "")}
     result = subprocess.run(
@@ -168,11 +168,11 @@ def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help=f"of {', '.join(WORKLOADS)}; default: all")
-    parser.add_argument("--authors", type=Path, help="rtdetrv2_pytorch in a checkout of lyuwenyu/RT-DETR")
+    parser.add_argument("--authors", type=Path, help="folder rtdetrv2_pytorch in a checkout of lyuwenyu/RT-DETR")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=5, help="steps timed in each process")
-    parser.add_argument("--results", type=Path, help="JSON file for every figure of every round")
-    parser.add_argument("--chart", type=Path, help="picture of the ratios")
+    parser.add_argument("--results", type=Path, help="JSON file for the figures of every round")
+    parser.add_argument("--chart", type=Path, help="image file for a chart of the ratios")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if unknown := set(arguments.workloads) - set(WORKLOADS):

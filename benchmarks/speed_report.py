@@ -1,23 +1,23 @@
-"""The figures of `benchmarks.speed` as rows of a table, and as a picture."""
+"""The figures of `benchmarks.speed` as table and chart."""
 
 from __future__ import annotations
 
 import statistics
 from pathlib import Path
 
-# for each contender the figures of each round
+# for each implementation the figures of each round
 Rounds = dict[str, list[dict[str, float]]]
 
 _PEERS = {"huggingface": "Hugging Face", "authors": "authors"}
 
 
 def row(name: str, rounds: Rounds, ceiling: float) -> str:
-    """One line of the table: medians of each contender, and the median of the ratios within the rounds.
+    """One row of the table: medians of each implementation, and the median of the ratios within the rounds.
 
     Args:
-        name: of the workload.
-        rounds: its figures.
-        ceiling: GFLOP/s of the machine.
+        name: name of the workload.
+        rounds: figures of the workload.
+        ceiling: highest GFLOP/s of the machine.
     """
     cells = [_cell(rounds["ours"], ceiling)]
     for peer in _PEERS:
@@ -30,13 +30,13 @@ def row(name: str, rounds: Rounds, ceiling: float) -> str:
 
 
 def ratio(rounds: Rounds, peer: str, key: str) -> float:
-    """Theirs by ours, round by round, of which the median."""
+    """Median over rounds of their figure divided by ours."""
     pairs = zip(rounds[peer], rounds["ours"], strict=True)
     return statistics.median(theirs[key] / ours[key] for theirs, ours in pairs)
 
 
 def chart(results: dict[str, Rounds], path: Path) -> None:
-    """Bars of the time that each peer takes, ours being 1."""
+    """Bar chart of the time of each peer, relative to ours."""
     from matplotlib.figure import Figure
 
     timed = {name: rounds for name, rounds in results.items() if "seconds" in rounds["ours"][0]}

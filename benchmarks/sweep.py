@@ -1,10 +1,10 @@
-"""A sweep of twelve trials, killed at the fifth and repeated: none lost, none twice, and what pruning saves.
+"""A sweep of twelve trials, killed in the fifth and resumed: no trial is lost or run twice. Measures pruning, too.
 
     python benchmarks/sweep.py FOLDER                # some five minutes on one core
     python benchmarks/sweep.py FOLDER --workers 2
 
-The trials fine-tune a small model, which is trained first, in ``base`` in the folder, and used again by a later call.
-The sweep, with its table and charts, stays in the folder too.
+The trials fine-tune a small model. It is trained first, in the subfolder ``base``, and a later call uses it again. The
+sweep with its table and charts stays in the folder, too.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ _SWEEP = f"""
 
 
 def main() -> None:
-    """Run, kill, repeat, check, and print the figures."""
+    """Run the sweep, kill it, resume it, check the trials, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--workers", type=int, default=1, help="processes that share the sweep")
+    parser.add_argument("--workers", type=int, default=1, help="processes that work on the sweep")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
     sweep = folder / "runs" / "sweeps" / "nano_optuna"
-    assert not sweep.exists(), f"{sweep} is there from an earlier call: remove it"
+    assert not sweep.exists(), f"{sweep} exists from an earlier call: remove it"
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "base" / "metrics.json").exists():
         assert _start(folder, "base", _BASE).wait() == 0, f"see {folder}/base.txt"
@@ -55,7 +55,7 @@ def main() -> None:
         os.killpg(worker.pid, signal.SIGKILL)
         worker.wait()
     print(f"killed in trial {_KILLED_IN} after {_epochs_in(sweep / str(_KILLED_IN))} epochs")
-    workers = [_start(folder, f"repeated_{number}", _SWEEP) for number in range(arguments.workers)]
+    workers = [_start(folder, f"resumed_{number}", _SWEEP) for number in range(arguments.workers)]
     assert all(worker.wait() == 0 for worker in workers), f"see {folder}/*.txt"
     seconds = time.monotonic() - began
 
@@ -94,7 +94,7 @@ def _epochs_in(run: Path) -> int:
     path = run / "history.json"
     try:
         return len(json.loads(path.read_text()))
-    except (FileNotFoundError, json.JSONDecodeError):  # not yet, or just being written
+    except (FileNotFoundError, json.JSONDecodeError):  # not written yet, or being written
         return 0
 
 

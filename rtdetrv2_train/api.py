@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from rtdetrv2_train.checkpoints.loading import LoadReport, load_weights
+from rtdetrv2_train.commands import load_command
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.inference.detector import Detector, Prediction, predict
 from rtdetrv2_train.inference.loading import load_detector
@@ -56,10 +57,8 @@ def train(*overrides: str) -> TrainedRun:
     Raises:
         UserError: if a setting, a path or a file is wrong.
     """
-    from rtdetrv2_train.commands.train import train as train_composed
-
     with composed("train", overrides) as config:
-        return cast("TrainedRun", train_composed(config, overrides))
+        return cast("TrainedRun", load_command("train").train(config, overrides))
 
 
 def evaluate(*overrides: str) -> CocoMetrics:
@@ -74,10 +73,8 @@ def evaluate(*overrides: str) -> CocoMetrics:
     Raises:
         UserError: if a setting, a path or a file is wrong.
     """
-    from rtdetrv2_train.commands.evaluate import evaluate as evaluate_composed
-
     with composed("eval", overrides) as config:
-        return cast("CocoMetrics", evaluate_composed(config, overrides))
+        return cast("CocoMetrics", load_command("evaluate").evaluate(config, overrides))
 
 
 def build_model(

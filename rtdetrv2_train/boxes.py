@@ -1,8 +1,8 @@
-"""Box arithmetic shared by loss, data and evaluation.
+"""Box arithmetic shared by model, loss and training.
 
-Two formats: ``cxcywh`` (centre, size), what the model predicts, normalised to [0, 1] by the image's width and height;
-and ``xyxy`` (left, top, right, bottom), what overlaps are computed from. Everything here is differentiable and works
-on any leading dimensions.
+There are two formats. ``cxcywh`` (centre, size) is what the model predicts, normalised to [0, 1] by the image's width
+and height. ``xyxy`` (left, top, right, bottom) is what IoU is computed from. All functions are differentiable and take
+any leading dimensions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """Corners of boxes given by centre and size.
+    """Convert boxes from centre and size to corners.
 
     Args:
         boxes: ``[..., 4]`` as (centre x, centre y, width, height).
@@ -26,7 +26,7 @@ def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
 
 
 def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
-    """Centre and size of boxes given by corners.
+    """Convert boxes from corners to centre and size.
 
     Args:
         boxes: ``[..., 4]`` as (left, top, right, bottom).
@@ -39,7 +39,7 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
 
 
 def overlap(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Intersection over union and generalised IoU, element by element with broadcasting.
+    """Intersection over union (IoU) and generalised IoU (GIoU), elementwise with broadcasting.
 
     Args:
         boxes: ``[..., 4]`` corners (xyxy).

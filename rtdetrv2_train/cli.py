@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -65,15 +64,20 @@ def run(name: str, arguments: Sequence[str] | None = None, program: str | None =
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from rtdetrv2_train.runs.configuration import config_folder, register_resolvers
+    from rtdetrv2_train.runs.configuration import register_resolvers
     from rtdetrv2_train.runs.configuration_errors import explain, user_error_within
+    from rtdetrv2_train.runs.folder import config_folder
 
     register_resolvers()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # has Hydra raise its errors instead of printing them
     sys.argv = [program or sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)]
+    failed: list[UserError] = []
     try:
         folder = config_folder()
-        hydra.main(config_path=str(folder), config_name=name, version_base="1.3")(_task(COMMANDS[name].module))()
+        task = _task(COMMANDS[name].module, failed)
+        hydra.main(config_path=str(folder), config_name=name, version_base="1.3")(task)()
+        for error in failed:
+            raise error
     except UserError as error:
         _stop(str(error))
     except (HydraException, OmegaConfBaseException) as error:  # before OSError, which some of Hydra's are
@@ -92,15 +96,30 @@ def run(name: str, arguments: Sequence[str] | None = None, program: str | None =
         _stop(f"another process of this run was lost, its own messages say why; continue with resume= ({error})")
 
 
-def _task(module: str) -> Callable[[DictConfig], Any]:
-    """What Hydra calls with the composed configuration: a command's ``main``, after a look at the paths it is given."""
+def _task(module: str, failed: list[UserError]) -> Callable[[DictConfig], Any]:
+    """What Hydra calls with the composed configuration: a command's ``main``, after a look at the paths it is given.
+
+    Args:
+        module: of the command.
+        failed: takes the error of a single run, before which Hydra would print lines of its own.
+    """
 
     def task(config: DictConfig) -> Any:
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+
+        from rtdetrv2_train.commands import load_command
         from rtdetrv2_train.commands.preflight import check_paths
         from rtdetrv2_train.runs.configuration import command_line_overrides
 
-        check_paths(config)  # takes no time, while the imports below take seconds
-        return importlib.import_module(f"rtdetrv2_train.commands.{module}").main(config, command_line_overrides())
+        try:
+            check_paths(config)  # takes no time, while the imports below take seconds
+            return load_command(module).main(config, command_line_overrides())
+        except UserError as error:
+            if HydraConfig.get().mode is not RunMode.RUN:
+                raise
+            failed.append(error)
+        return None
 
     return task
 

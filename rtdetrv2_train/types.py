@@ -1,4 +1,4 @@
-"""The types that flow between the floors: targets, batches and detections.
+"""The types that flow between the rooms: targets, batches, detections and ground truth.
 
 Boxes of all images of a batch lie in one flat tensor, beside the number of boxes of each image as plain integers, so
 that no loop over images and no read of a device scalar is needed to use them.
@@ -10,20 +10,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class StepTotals:
-    """What the batches of one optimizer step hold together: those of all processes, and all that are accumulated.
+    """Totals of one optimizer step, over all ranks and all batches of gradient accumulation.
 
-    The loss and the denoising queries depend on these instead of on the batch, so that a step comes out the same
-    however its images are shared out.
+    Loss and denoising queries depend on these totals instead of on the batch. So a step gives the same result for any
+    world size and any gradient accumulation.
 
     Attributes:
-        boxes_per_batch: mean number of boxes of these batches, where all of them together count at least 1.
-        most_boxes: boxes of the image that has most.
+        boxes_per_batch: mean number of boxes per batch; all batches together count as at least 1 box.
+        most_boxes: largest number of boxes in one image.
     """
 
     boxes_per_batch: float
@@ -38,12 +40,12 @@ class Targets:
         boxes: float32 ``[N, 4]``, cxcywh, normalised to [0, 1], images one after the other.
         labels: int64 ``[N]``, contiguous class indices from 0.
         counts: number of boxes of each image, B integers on the host.
-        image_index: int64 ``[N]``, the position in the batch of the image that each box belongs to.
-        image_ids: int64 ``[B]``, ids of the annotation file; empty when made by hand.
+        image_index: int64 ``[N]``, index of each box's image within the batch.
+        image_ids: int64 ``[B]``, ids of the annotation file; empty if made by hand.
         original_sizes: float32 ``[B, 2]``, (height, width) that each image spans in pixels of its file: the file's own
-            size, or more where a letterbox leaves a margin; empty when made by hand.
-        noise_seeds: int64 ``[B]``, what the denoising noise of each image depends on; empty when made by hand.
-        step: totals of the optimizer step that this batch is a part of; None: it is the whole step.
+            size, or more if a letterbox adds a margin; empty if made by hand.
+        noise_seeds: int64 ``[B]``, seed of each image's denoising noise; empty if made by hand.
+        step: totals of the optimizer step of this batch; None: the batch is the whole step.
     """
 
     boxes: Tensor
@@ -108,7 +110,7 @@ class Targets:
         return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Targets:
-        """The same targets in page-locked memory, for asynchronous copies to the device."""
+        """The same targets in pinned memory, for asynchronous copies to the device."""
         return self._map(Tensor.pin_memory)
 
     def _map(self, function: Any) -> Targets:
@@ -121,7 +123,7 @@ class Batch:
     """What a data loader yields.
 
     Attributes:
-        images: uint8 ``[B, 3, H, W]``, RGB; they become floats in [0, 1] on the device.
+        images: uint8 ``[B, 3, H, W]``, RGB. The model converts them to floats in [0, 1] on the device.
         targets: ground truth of these images.
     """
 
@@ -137,13 +139,13 @@ class Batch:
         return Batch(self.images.to(device, non_blocking=non_blocking), self.targets.to(device, non_blocking))
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory."""
+        """The same batch in pinned memory."""
         return Batch(self.images.pin_memory(), self.targets.pin_memory())
 
     def split(self, parts: int) -> list[Batch]:
-        """The same images in about equal parts, at most one for each image, which know the totals of the whole.
+        """Split the batch into parts of about equal size, at most one per image.
 
-        Their losses add up to that of this batch.
+        Parts keep the totals of the whole step, so their losses add up to the loss of this batch.
         """
         parts = min(parts, len(self))
         ends = [len(self) * (part + 1) // parts for part in range(parts)]
@@ -167,7 +169,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Detections:
-    """Detections of a batch of B images, K each, best first.
+    """Detections of a batch of B images, K each, highest score first.
 
     Attributes:
         labels: int64 ``[B, K]``, class indices.
@@ -178,3 +180,39 @@ class Detections:
     labels: Tensor
     boxes: Tensor
     scores: Tensor
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """What the detections of a data set are evaluated against: I images, K classes, G annotations.
+
+    Attributes:
+        image_ids: int64 ``[I]``, ids of the annotation file, ascending.
+        category_ids: K ids of the annotation file, ascending.
+        class_names: K names.
+        images: int64 ``[G]``, indices into ``image_ids``.
+        classes: int64 ``[G]``, indices into ``category_ids``.
+        boxes: float64 ``[G, 4]``, xywh in pixels.
+        areas: float64 ``[G]``, square pixels.
+        crowd: bool ``[G]``, whether an annotation is a crowd region.
+
+    Raises:
+        ValueError: if ids are not ascending, or lengths do not fit together.
+    """
+
+    image_ids: NDArray[np.int64]
+    category_ids: tuple[int, ...]
+    class_names: tuple[str, ...]
+    images: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    areas: NDArray[np.float64]
+    crowd: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        for ids in (self.image_ids, np.array(self.category_ids, dtype=np.int64)):
+            if (ids[1:] <= ids[:-1]).any():
+                raise ValueError(f"ids of the ground truth must be ascending, not {ids[:5].tolist()}...")
+        lengths = {len(values) for values in (self.images, self.classes, self.boxes, self.areas, self.crowd)}
+        if len(lengths) > 1 or len(self.category_ids) != len(self.class_names):
+            raise ValueError(f"the ground truth does not fit together: {lengths} annotations")

@@ -24,7 +24,7 @@ NOT_IMPORTED = {
     "hydra-submitit-launcher": "a plugin, which Hydra finds",
     "hydra-ray-launcher": "a plugin, which Hydra finds",
 }
-FOR_DEVELOPERS = {"test", "dev"}
+FOR_DEVELOPERS = {"test", "dev", "docs"}
 
 
 def imported() -> dict[str, list[str]]:

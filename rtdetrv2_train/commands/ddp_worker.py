@@ -11,8 +11,7 @@ import sys
 
 from omegaconf import DictConfig, OmegaConf
 
-from rtdetrv2_train.commands.evaluate import evaluate_as_composed
-from rtdetrv2_train.commands.train import train_as_composed
+from rtdetrv2_train.commands import load_command
 
 
 def main(command: str, config_file: str) -> None:
@@ -20,7 +19,7 @@ def main(command: str, config_file: str) -> None:
     _end_with_parent()
     config = OmegaConf.load(config_file)
     assert isinstance(config, DictConfig)
-    {"train": train_as_composed, "evaluate": evaluate_as_composed}[command](config)
+    getattr(load_command(command), f"{command}_as_composed")(config)
 
 
 def _end_with_parent() -> None:

@@ -22,7 +22,6 @@ from rtdetrv2_train.commands.building import (
     resolved_trainer,
     save_and_print_metrics,
 )
-from rtdetrv2_train.commands.reporting import history_of, report
 from rtdetrv2_train.data.loading.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.analysis.advice import worst_classes
@@ -125,6 +124,8 @@ def _measure(config: DictConfig, checkpoint: Checkpoint, settings: dict[str, obj
     trainer.validate(module, datamodule=data, verbose=False)
     if not trainer.is_global_zero or module.metrics is None:
         return None
+    from rtdetrv2_train.commands.reporting import history_of, report  # matplotlib, which no step waits for
+
     save_and_print_metrics(module.metrics, output)
     facts = {"model": str(config.model.name), "weights": str(source)}
     if folder:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rtdetrv2_train.checkpoints.sources import check_checkpoint_source
 from rtdetrv2_train.data.paths import check_data_paths
-from rtdetrv2_train.runs.folder import newest_run
+from rtdetrv2_train.runs.folder import newest_run, run_folder_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -26,7 +26,8 @@ def check_paths(config: DictConfig) -> None:
         if value is not None and not (key == "resume" and value == "auto"):
             check_checkpoint_source(str(newest_run(value)) if key == "run" else str(value))
     data: Any = config.get("data")
-    if data is None or config.get("run") or config.get("resume"):  # what is measured or resumed brings its own data
+    source = config.get("run") or config.get("checkpoint") or config.get("resume")
+    if data is None or (source and (source == "auto" or run_folder_of(newest_run(source)))):  # a run brings its data
         return
     if data._target_.endswith(".CocoDataModule"):
         parts = ("val",) if "checkpoint" in config else ("train", "val")

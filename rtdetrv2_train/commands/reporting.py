@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from rtdetrv2_train.data.annotations import CocoAnnotations
+from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.images.decode import UnreadableImageError, read_image
 from rtdetrv2_train.evaluation.analysis.analysis import Analysis, analyse
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
@@ -28,7 +28,7 @@ def report(
     folder: Path,
     title: str,
     evaluator: CocoEvaluator,
-    annotations: CocoAnnotations,
+    annotations: AnnotationTable,
     model: nn.Module,
     image_size: tuple[int, int],
     facts: Mapping[str, str],

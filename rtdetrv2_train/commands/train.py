@@ -27,7 +27,6 @@ from rtdetrv2_train.commands.building import (
     resolved_trainer,
     save_and_print_metrics,
 )
-from rtdetrv2_train.commands.reporting import history_of, report
 from rtdetrv2_train.data.loading.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.analysis.advice import worst_classes
@@ -167,6 +166,8 @@ def _finish(trainer: Trainer, module: DetectionModule, data: CocoDataModule, con
     write_model_folder(folder / MODEL_FOLDER, module.model.state_dict(), module.card)
     if module.metrics is None:
         return TrainedRun(folder, None)
+    from rtdetrv2_train.commands.reporting import history_of, report  # matplotlib, which no step waits for
+
     save_and_print_metrics(module.metrics, folder)
     analysis = report(
         folder,

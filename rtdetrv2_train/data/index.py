@@ -1,7 +1,7 @@
-"""The index of an annotation file: what was read from it once, kept for every later run and process.
+"""The index of an annotation file: the table that was read from it once, kept for every later run and process.
 
 It lies beside the annotation file, or in a cache folder where that place cannot be written to. It belongs to a file of
-a certain size and time; another one is built when either has changed, or when the index is damaged.
+a certain size and time. It is built again when either has changed, or when the index is damaged.
 """
 
 from __future__ import annotations
@@ -11,68 +11,89 @@ import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
-from numpy.typing import NDArray
 
-from rtdetrv2_train.data.columns import ColumnFile, UnusableColumnsError, write_columns
+from rtdetrv2_train.data.annotations import AnnotationProblem, AnnotationTable
+from rtdetrv2_train.data.array_folder import ArrayFolder, UnusableArraysError, write_arrays
+from rtdetrv2_train.data.formats.coco import read_coco_file
+from rtdetrv2_train.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-Content = tuple[Mapping[str, Any], Mapping[str, NDArray[Any]]]  # facts and arrays
-
-# Among the facts: the folder of images that sizes were read from, None where the annotation file gives them.
-SIZES_FROM = "sizes_from"
 # To be raised whenever what is written, or how it is computed, changes.
-_VERSION = 1
+_VERSION = 2
 
 
-def open_index(annotation_file: Path, image_folder: Path, build: Callable[[], Content]) -> ColumnFile | Content:
-    """The index of an annotation file, built first if there is none that fits.
-
-    Of several processes that find none, one builds it and the others wait. It is written to another name and renamed,
-    so that nobody ever reads half of one.
+def load_annotations(annotation_file: Path, image_folder: Path) -> AnnotationTable:
+    """Read an annotation file, or its index; the log names broken boxes, which are not trained on.
 
     Args:
-        annotation_file: what the index is of.
-        image_folder: where its images are; an index that holds sizes of other images does not fit.
-        build: reads the annotation file.
-
-    Returns:
-        The index; what ``build`` returned where no index can be kept, which the log says.
+        annotation_file: JSON file with ``images``, ``annotations`` and ``categories``.
+        image_folder: folder that the ``file_name`` of the images is relative to.
 
     Raises:
-        OSError: if the annotation file is not there.
+        UserError: if the file is missing or is not a COCO annotation file.
+    """
+    try:
+        table = _indexed(Path(annotation_file), Path(image_folder))
+    except OSError as error:
+        raise UserError(f"the annotation file '{annotation_file}' cannot be read: {error.strerror}") from error
+    table.log_summary()
+    return table
+
+
+def cache_folder() -> Path:
+    """This user's folder for files that can be built again."""
+    home = os.environ.get("HOME")
+    base = Path(os.environ.get("XDG_CACHE_HOME") or (Path(home) / ".cache" if home else tempfile.gettempdir()))
+    return base / "rtdetrv2_train"
+
+
+def _indexed(annotation_file: Path, image_folder: Path) -> AnnotationTable:
+    """The table from the index, which is built first if there is none that fits; from the file where none can be kept.
+
+    Of several processes that find no index, one builds it and the others wait.
     """
     state = annotation_file.stat()
     key = {"version": _VERSION, "bytes": state.st_size, "modified": state.st_mtime_ns}
     places = (_beside(annotation_file), _in_cache(annotation_file))
+
+    def opened(place: Path) -> AnnotationTable | None:
+        return _opened(place, key, annotation_file, image_folder)
+
     for place in places:
-        if (index := _opened(place, key, image_folder)) is not None:
-            return index
-    content: Content | None = None
+        if (table := opened(place)) is not None:
+            return table
+    built: AnnotationTable | None = None
     faults = []
     for place in places:
+        fault = "it is damaged as soon as it is written"
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             with _alone(place):
-                if (index := _opened(place, key, image_folder)) is None:
-                    content = build() if content is None else content
-                    write_columns(place, key, *content)
-                    index = ColumnFile(place, key)
-            return index
-        except (OSError, UnusableColumnsError) as error:
-            faults.append(f"'{place}': {getattr(error, 'strerror', None) or error}")
+                if (table := opened(place)) is None:
+                    built = read_coco_file(annotation_file, image_folder) if built is None else built
+                    _write(place, key, built)
+        except OSError as error:
+            fault = error.strerror or str(error)
+        # Also after an error: without locks another process may have been faster.
+        table = opened(place) if table is None else table
+        if table is not None:
+            return table
+        faults.append(f"'{place}': {fault}")
     logger.warning(
         "no index of '%s' can be kept (%s): every process reads the file itself; make room, or let XDG_CACHE_HOME name "
         "a folder that can be written to",
         annotation_file,
         "; ".join(faults),
     )
-    return build() if content is None else content
+    return read_coco_file(annotation_file, image_folder) if built is None else built
 
 
 def _beside(annotation_file: Path) -> Path:
@@ -84,23 +105,38 @@ def _in_cache(annotation_file: Path) -> Path:
     return cache_folder() / f"{path.name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.index"
 
 
-def cache_folder() -> Path:
-    """This user's folder for what can be made again."""
-    home = os.environ.get("HOME")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or (Path(home) / ".cache" if home else tempfile.gettempdir()))
-    return base / "rtdetrv2_train"
+def _write(place: Path, key: Mapping[str, Any], table: AnnotationTable) -> None:
+    values = {field.name: getattr(table, field.name) for field in fields(table)}
+    facts = {
+        "category_ids": table.category_ids,
+        "class_names": table.class_names,
+        "problems": [astuple(problem) for problem in table.problems],
+        "sizes_from": str(table.image_folder) if table.sizes_from_images else None,
+    }
+    write_arrays(place, key, facts, {name: value for name, value in values.items() if isinstance(value, np.ndarray)})
 
 
-def _opened(place: Path, key: Mapping[str, Any], image_folder: Path) -> ColumnFile | None:
-    """The index at a place, if there is one, undamaged and about the files as they are now."""
+def _opened(place: Path, key: Mapping[str, Any], annotation_file: Path, image_folder: Path) -> AnnotationTable | None:
+    """The table from the index at a place, if there is one, undamaged and about the files as they are now."""
     try:
-        index = ColumnFile(place, key)
-        return index if index.facts[SIZES_FROM] in (None, str(image_folder)) else None
+        index = ArrayFolder(place, key)
     except FileNotFoundError:
         return None
-    except (UnusableColumnsError, OSError) as error:
+    except (UnusableArraysError, OSError) as error:
         logger.info("the index '%s' is not used: %s", place, error)
         return None
+    if index.facts["sizes_from"] not in (None, str(image_folder)):
+        return None
+    return AnnotationTable(
+        annotation_file=annotation_file,
+        image_folder=image_folder,
+        category_ids=tuple(index.facts["category_ids"]),
+        class_names=tuple(index.facts["class_names"]),
+        problems=tuple(AnnotationProblem(*problem) for problem in index.facts["problems"]),
+        sizes_from_images=index.facts["sizes_from"] is not None,
+        index=index,
+        **index.arrays,
+    )
 
 
 @contextlib.contextmanager

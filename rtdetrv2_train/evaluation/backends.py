@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdetrv2_train.errors import UserError, nearest
+from rtdetrv2_train.types import GroundTruth
 
 AUTO = "auto"
 
@@ -35,15 +36,16 @@ class PrecisionRecall:
     recall: NDArray[np.float64]
 
 
-Backend = Callable[[Mapping[str, Any], NDArray[np.float64]], PrecisionRecall]
+Backend = Callable[[GroundTruth, NDArray[np.float64]], PrecisionRecall]
 
 
-def pycocotools(truth: Mapping[str, Any], found_D7: NDArray[np.float64]) -> PrecisionRecall:
+def pycocotools(truth: GroundTruth, found_D7: NDArray[np.float64]) -> PrecisionRecall:
     """Count with pycocotools, the reference; some minutes for COCO's validation set.
 
     Args:
-        truth: COCO-style ground truth; ids of images and categories are ranks from 1.
-        found_D7: image, left, top, width, height, score, category of each detection.
+        truth: the ground truth.
+        found_D7: image, left, top, width, height, score, category of each detection; images and categories are ranks
+            from 1 in the order of the ground truth.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -62,21 +64,22 @@ def pycocotools(truth: Mapping[str, Any], found_D7: NDArray[np.float64]) -> Prec
         for number, (image, left, top, width, height, score, category) in enumerate(found_D7.tolist(), start=1)
     ]
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress, and the table that it also returns
+        dataset = _coco_dataset(truth)
         contents = []
-        for annotations in (truth["annotations"], found):
+        for annotations in (dataset["annotations"], found):
             content = COCO()
-            content.dataset = {**truth, "annotations": annotations}
+            content.dataset = {**dataset, "annotations": annotations}
             content.createIndex()
             contents.append(content)
         return _counted(COCOeval(*contents, "bbox"))
 
 
-def ultrafast(truth: Mapping[str, Any], found_D7: NDArray[np.float64]) -> PrecisionRecall:
+def ultrafast(truth: GroundTruth, found_D7: NDArray[np.float64]) -> PrecisionRecall:
     """Count with ultrafast-pycocotools, in seconds; arguments as for :func:`pycocotools`."""
     from ultrafast_pycocotools import COCO, COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):
-        content = COCO(dict(truth), verbose=False)
+        content = COCO(_coco_dataset(truth), verbose=False)
         return _counted(COCOeval(content, content.loadRes(found_D7), "bbox"))
 
 
@@ -116,3 +119,18 @@ def _counted(evaluation: Any) -> PrecisionRecall:
     counted = evaluation.eval
     summary = [float(number) for number in evaluation.stats]
     return PrecisionRecall(summary, np.asarray(counted["precision"]), np.asarray(counted["recall"]))
+
+
+def _coco_dataset(truth: GroundTruth) -> dict[str, Any]:
+    """The ground truth as the objects of a COCO file, with ranks from 1 in place of all ids."""
+    columns = (truth.images + 1, truth.classes + 1, truth.boxes, truth.areas, truth.crowd)
+    return {
+        "images": [{"id": rank} for rank in range(1, len(truth.image_ids) + 1)],
+        "categories": [{"id": rank, "name": name} for rank, name in enumerate(truth.class_names, start=1)],
+        "annotations": [
+            {"id": rank, "image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": int(crowd)}
+            for rank, (image, category, box, area, crowd) in enumerate(
+                zip(*(column.tolist() for column in columns), strict=True), start=1
+            )
+        ],
+    }

@@ -7,10 +7,8 @@ nothing.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +19,7 @@ from rtdetrv2_train.evaluation.analysis.boxes import EvaluatedBoxes
 from rtdetrv2_train.evaluation.backends import AUTO, PrecisionRecall, backend_named
 from rtdetrv2_train.evaluation.gather import gather_rows, is_distributed
 from rtdetrv2_train.evaluation.metrics import NOTHING_TO_MEASURE, ClassMetrics, CocoMetrics
-from rtdetrv2_train.types import Detections
+from rtdetrv2_train.types import Detections, GroundTruth
 
 
 @dataclass(frozen=True)
@@ -73,39 +71,28 @@ class CocoEvaluator:
     the first one, and :meth:`reset` before the next round.
 
     Args:
-        ground_truth: COCO-style ``images`` (``id``), ``annotations`` (``image_id``, ``category_id``, ``bbox`` as
-            left, top, width, height in pixels, and optionally ``area``, by default that of the box, and ``iscrowd``)
-            and ``categories`` (``id``, and optionally ``name``). Annotations of other images or categories are left
-            out, as pycocotools does. It is not changed.
+        ground_truth: of the data set. It is not changed.
         category_ids: the category id of each class index, in the order of the model's classes.
         backend: the program that counts, see :data:`rtdetrv2_train.evaluation.backends.BACKENDS`.
 
     Raises:
-        UserError: if a part of the ground truth is missing, it lacks a category that the model knows, or the backend is
-            not known or not installed.
+        UserError: if the ground truth lacks a category that the model knows, or the backend is not known or not
+            installed.
     """
 
-    def __init__(self, ground_truth: Mapping[str, Any], category_ids: Sequence[int], backend: str = AUTO) -> None:
+    def __init__(self, ground_truth: GroundTruth, category_ids: Sequence[int], backend: str = AUTO) -> None:
         self._count = backend_named(backend)
-        for key in ("images", "annotations", "categories"):
-            if key not in ground_truth:
-                raise UserError(f"the ground truth has no '{key}'; evaluate on an annotation file in COCO's format")
-        # Ranks in sorted order replace the ids: pycocotools sorts by id, which decides between detections of equal
-        # score and in which order means are summed, so that any other numbering would change the last digits.
-        self._image_ids = np.unique(np.array([image["id"] for image in ground_truth["images"]], dtype=np.int64))
-        names = {int(category["id"]): str(category.get("name", category["id"])) for category in _sorted(ground_truth)}
-        self._category_ranks = {category_id: rank for rank, category_id in enumerate(names, start=1)}
-        self._class_names = list(names.values())
-        unknown = [int(category_id) for category_id in category_ids if int(category_id) not in names]
+        self._truth = ground_truth
+        # Ranks from 1 replace the ids in the backends. Their order is that of the ids: it decides between detections
+        # of equal score and in which order means are summed, so that any other would change the last digits.
+        ranks = {category_id: rank for rank, category_id in enumerate(ground_truth.category_ids, start=1)}
+        unknown = [int(category_id) for category_id in category_ids if int(category_id) not in ranks]
         if unknown:
             raise UserError(
                 f"category id {unknown[0]} of the model's classes is not among the ground truth's 'categories' "
-                f"({len(names)} of them); use the annotation file that belongs to these classes or add the category"
+                f"({len(ranks)} of them); use the annotation file that belongs to these classes or add the category"
             )
-        self._rank_of_label = np.array([self._category_ranks[int(i)] for i in category_ids], dtype=np.int64)
-        self._truth = self._usable(ground_truth["annotations"])
-        counted = Counter(annotation["category_id"] for annotation in self._truth if not annotation["iscrowd"])
-        self._boxes_of_class = [counted[rank] for rank in self._category_ranks.values()]
+        self._rank_of_label = np.array([ranks[int(i)] for i in category_ids], dtype=np.int64)
         self._parts: list[_Collected] = []
 
     def update(self, detections: Detections, image_ids: Tensor) -> None:
@@ -131,10 +118,10 @@ class CocoEvaluator:
             )
         if len(image_ids) != len(labels):
             raise ValueError(f"detections of {len(labels)} images but {len(image_ids)} image ids")
-        foreign = np.setdiff1d(image_ids.numpy(), self._image_ids)
+        foreign = np.setdiff1d(image_ids.numpy(), self._truth.image_ids)
         if len(foreign):
             raise UserError(
-                f"image id {foreign[0]} is not in the ground truth ({len(self._image_ids)} images); "
+                f"image id {foreign[0]} is not in the ground truth ({len(self._truth.image_ids)} images); "
                 "evaluate with the annotation file that the images come from"
             )
         if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < len(self._rank_of_label)):
@@ -167,12 +154,8 @@ class CocoEvaluator:
 
     def count(self) -> PrecisionRecall:
         """Precision and recall over all images, from which :meth:`metrics_of` takes the numbers."""
-        truth = {
-            "images": [{"id": rank} for rank in range(1, len(self._image_ids) + 1)],
-            "categories": [{"id": rank, "name": name} for rank, name in enumerate(self._class_names, start=1)],
-            "annotations": self._truth,
-        }
-        return self._count(truth, self._found(_Collected.concatenated(self._parts).every_image_once()))
+        collected = _Collected.concatenated(self._parts).every_image_once()
+        return self._count(self._truth, self._found(collected))
 
     def metrics_of(self, counted: PrecisionRecall) -> CocoMetrics:
         """The metrics among what was counted."""
@@ -183,16 +166,15 @@ class CocoEvaluator:
 
     def boxes_found(self) -> EvaluatedBoxes:
         """Everything collected and the ground truth as flat arrays, to look at more closely."""
-        collected = _Collected.concatenated(self._parts).every_image_once()
-        found = self._found(collected)
+        found = self._found(_Collected.concatenated(self._parts).every_image_once())
         truth = self._truth
         return EvaluatedBoxes(
-            image_ids=self._image_ids,
-            class_names=tuple(self._class_names),
-            truth_images=np.array([a["image_id"] - 1 for a in truth], dtype=np.int64),
-            truth_classes=np.array([a["category_id"] - 1 for a in truth], dtype=np.int64),
-            truth_boxes=np.array([a["bbox"] for a in truth], dtype=np.float64).reshape(-1, 4),
-            truth_crowd=np.array([a["iscrowd"] for a in truth], dtype=bool),
+            image_ids=truth.image_ids,
+            class_names=truth.class_names,
+            truth_images=truth.images,
+            truth_classes=truth.classes,
+            truth_boxes=truth.boxes,
+            truth_crowd=truth.crowd,
             found_images=found[:, 0].astype(np.int64) - 1,
             found_classes=found[:, 6].astype(np.int64) - 1,
             found_boxes=found[:, 1:5],
@@ -203,27 +185,13 @@ class CocoEvaluator:
         """Forget all detections."""
         self._parts = []
 
-    def _usable(self, annotations: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Annotations of known images and categories, under ranks in place of ids."""
-        ranks = {image_id: rank for rank, image_id in enumerate(self._image_ids.tolist(), start=1)}
-        kept = [a for a in annotations if a["image_id"] in ranks and a["category_id"] in self._category_ranks]
-        return [
-            {
-                "id": number,
-                "image_id": ranks[annotation["image_id"]],
-                "category_id": self._category_ranks[annotation["category_id"]],
-                "bbox": annotation["bbox"],
-                "area": annotation.get("area", annotation["bbox"][2] * annotation["bbox"][3]),
-                "iscrowd": int(annotation.get("iscrowd", 0)),
-            }
-            for number, annotation in enumerate(kept, start=1)
-        ]
-
     def _found(self, collected: _Collected) -> np.ndarray:
         """Image, left, top, width, height, score, category of each detection, ``[D, 7]``; ids are ranks from 1."""
         # Widths and areas in float64, so that they equal those of an evaluation from a JSON file of results.
         corners = collected.boxes.double().numpy()
-        images = np.repeat(np.searchsorted(self._image_ids, collected.image_ids.numpy()) + 1, collected.counts.numpy())
+        images = np.repeat(
+            np.searchsorted(self._truth.image_ids, collected.image_ids.numpy()) + 1, collected.counts.numpy()
+        )
         classes = self._rank_of_label[collected.labels.numpy()]
         return np.column_stack(
             [images, corners[:, :2], corners[:, 2:] - corners[:, :2], collected.scores.double().numpy(), classes]
@@ -232,20 +200,18 @@ class CocoEvaluator:
     def _per_class(self, precision_TRKAM: np.ndarray, recall_TKAM: np.ndarray) -> list[ClassMetrics]:
         # Area range 0 is "all", and the last limit is 100 detections.
         precision, recall = precision_TRKAM[:, :, :, 0, -1], recall_TKAM[:, :, 0, -1]
+        truth = self._truth
+        num_boxes = np.bincount(truth.classes[~truth.crowd], minlength=len(truth.class_names))
         return [
             ClassMetrics(
                 name=name,
                 AP=_mean_of_measured(precision[:, :, k]),
                 AP50=_mean_of_measured(precision[0, :, k]),
                 AR100=_mean_of_measured(recall[:, k]),
-                num_boxes=self._boxes_of_class[k],
+                num_boxes=int(num_boxes[k]),
             )
-            for k, name in enumerate(self._class_names)
+            for k, name in enumerate(truth.class_names)
         ]
-
-
-def _sorted(ground_truth: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return sorted(ground_truth["categories"], key=lambda category: int(category["id"]))
 
 
 def _mean_of_measured(values: np.ndarray) -> float:

@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from rtdetrv2_train.data.images.decode import ImageArray, UnreadableImageError, as_rgb, evaluation_input, read_image
+from rtdetrv2_train.data.images.decode import ImageArray, UnreadableImageError, as_rgb, read_image
+from rtdetrv2_train.data.images.resize import evaluation_input
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.inference.tiling import cut_by_tile, tiles_of, without_repeats
 from rtdetrv2_train.model.detector import RTDETRv2
-from rtdetrv2_train.model.postprocess import detections_from
+from rtdetrv2_train.model.postprocessing import detections_from
 from rtdetrv2_train.model.reparameterisation import fuse
 
 ImageLike = str | Path | Image.Image | ImageArray

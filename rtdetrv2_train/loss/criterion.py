@@ -24,7 +24,7 @@ class Criterion(nn.Module):
         box_weight: weight of the L1 loss.
         giou_weight: weight of the GIoU loss.
         alpha: weight of negatives in the varifocal loss.
-        gamma: exponent of their predicted score.
+        gamma: exponent of their predicted score in the varifocal loss.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class Criterion(nn.Module):
 
         Args:
             output: predictions of a model in training mode.
-            targets: the ground truth that the model was given. Sums are divided by the boxes of the batch, or by what
-                ``targets.step`` says they are on average.
+            targets: the ground truth that the model was given. Sums are divided by the number of boxes of the batch,
+                or by the mean number that ``targets.step`` gives (over all ranks and gradient accumulation).
 
         Returns:
-            scalars under the reference's names, whose sum is the loss: ``loss_vfl``, ``loss_bbox`` and ``loss_giou`` of
-            the last decoder layer; the same with ``_aux_i`` for the layers before it, ``_enc_0`` for the encoder's
-            proposals and ``_dn_i`` for the denoising queries of layer i.
+            scalars under the reference's names, whose sum is the loss. ``loss_vfl``, ``loss_bbox`` and ``loss_giou``
+            are those of the last decoder layer. The same names with ``_aux_i`` are those of the layers before it, with
+            ``_enc_0`` those of the encoder's proposals, with ``_dn_i`` those of the denoising queries of layer i.
 
         Raises:
             ValueError: if the output is that of a model in evaluation mode.
@@ -68,7 +68,7 @@ class Criterion(nn.Module):
         num_layers = len(output.logits)
         names = [f"_aux_{layer}" for layer in range(num_layers - 1)] + ["", "_enc_0"]
         parts = []
-        if output.denoising is not None:  # queued while the costs travel to the host
+        if output.denoising is not None:  # runs while the matcher's costs are copied to the host
             layout = output.denoising.layout
             query = layout.positive_queries(targets)
             target = torch.arange(query.shape[1], device=query.device).expand_as(query)
@@ -107,5 +107,5 @@ class Criterion(nn.Module):
 
 
 def _in_full(tensor: Tensor) -> Tensor:
-    """Half precision raised to float32; float32 and float64 as they are."""
+    """Cast half precision (AMP) to float32; leave float32 and float64 alone."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -1,7 +1,7 @@
 """Hungarian matching of predictions to ground truth (DETR, arXiv 2005.12872, section 3.1).
 
-Costs of all layers and images are computed together, only between predictions and boxes of the same image, and cross to
-the host in one copy, where threads solve the assignments with SciPy while the device goes on.
+Costs of all layers and images are computed together, only between predictions and boxes of the same image. One copy
+takes them to the host. There threads solve the assignments with SciPy while the device computes other things.
 
 Shape suffixes: G prediction sets (decoder layers and the encoder), B batch, Q queries, C classes, N boxes of the batch,
 K matched pairs of one set.
@@ -25,7 +25,7 @@ from rtdetrv2_train.ops.host_copy import HostCopy
 from rtdetrv2_train.ops.matching_cost import CostWeights, matching_cost
 from rtdetrv2_train.types import Targets
 
-# entries of all problems; fewer are solved by one thread before several have passed them around
+# number of costs of all assignments; smaller problems are solved faster by a single thread
 THREADS_PAY_FROM = 2**20
 _HIGH_COST = 1e9
 
@@ -44,7 +44,7 @@ class Assignment:
 
 
 class PendingAssignment:
-    """Assignments that threads solve as soon as their costs have arrived; other work can go on before :meth:`solve`."""
+    """Assignments that threads solve as soon as their costs have arrived. Call :meth:`solve` when they are needed."""
 
     def __init__(self, cost_NGQ: Tensor, counts: tuple[int, ...]) -> None:
         self._device = cost_NGQ.device
@@ -60,8 +60,8 @@ class PendingAssignment:
         """Wait for the assignments.
 
         Returns:
-            for each set the pairs of least total cost; an image with more boxes than queries leaves some boxes out.
-            Costs that are not finite, as of predictions that are not, count as high; the loss shows it.
+            for each set the pairs of least total cost. An image with more boxes than queries leaves some boxes out.
+            A cost that is NaN or Inf, because the prediction is, counts as high; the loss then shows NaN or Inf.
         """
         solved = [task.result() for task in self._solved]
         pairs = np.concatenate(solved, 1) if solved else np.zeros((2, 0), dtype=np.int64)
@@ -69,14 +69,14 @@ class PendingAssignment:
         return Assignment(query=query, target=target)
 
     def _solve(self, problems: list[tuple[int, int, int]]) -> NDArray[np.int64]:
-        """Pairs (query, box), ``[2, k]``, of problems given by the index of their set and the span of their boxes."""
+        """Pairs (query, box), ``[2, k]``, of problems given by the index of the set and the range of boxes."""
         cost = self._cost.read().numpy()
         pairs = []
         for index, start, end in problems:
             cost_nQ = cost[start:end, index]
             try:
                 box, query = linear_sum_assignment(cost_nQ)
-            except ValueError:  # costs that are not finite
+            except ValueError:  # a cost is NaN or Inf
                 finite = np.nan_to_num(cost_nQ, nan=_HIGH_COST, posinf=_HIGH_COST, neginf=_HIGH_COST)
                 box, query = linear_sum_assignment(finite)
             pairs.append(np.stack([query, box + start]))
@@ -95,8 +95,8 @@ class HungarianMatcher:
         class_weight: weight of the classification cost.
         box_weight: weight of the L1 distance of normalised cxcywh boxes.
         giou_weight: weight of the negative GIoU.
-        alpha: balance of the focal cost.
-        gamma: its exponent.
+        alpha: alpha of the focal cost.
+        gamma: gamma of the focal cost.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class HungarianMatcher:
 
     @torch.no_grad()
     def begin(self, logits_GBQC: Tensor, boxes_GBQ4: Tensor, targets: Targets) -> PendingAssignment:
-        """Compute the costs and send them to the host.
+        """Compute the costs, start their copy to the host and the search for assignments.
 
         Args:
             logits_GBQC: class logits, ``[G, B, Q, C]`` float32.

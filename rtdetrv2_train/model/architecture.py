@@ -1,4 +1,4 @@
-"""What a detector is made of: the one description that configurations, checkpoints and exports share."""
+"""The typed description of a detector, shared by configurations, checkpoints and exports."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false"}
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything that a model is built from. Two equal architectures have weights of equal names and shapes.
+    """Everything that a model is built from. Equal architectures have weights of equal names and shapes.
 
     Attributes:
-        backbone: its kind and shape.
+        backbone: kind and shape of the backbone.
         encoder: shape of the hybrid encoder.
         decoder: shape of the decoder.
         num_classes: number of classes C.
@@ -56,14 +56,14 @@ class Architecture:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str = "model.architecture") -> Architecture:
-        """The architecture in plain data. Nothing is called but the classes of this module.
+        """The architecture from plain data, which may be untrusted: nothing but dataclasses of the model is called.
 
         Args:
             values: as :meth:`to_dict` makes it, or ``conf/model/*.yaml`` with number of classes and image size.
-            where: what holds it, for errors.
+            where: name of the key or file, for error messages.
 
         Raises:
-            UserError: if a key is missing, unknown, or not what it should be.
+            UserError: if a key is missing or unknown, or a value has the wrong type.
         """
         parts = dict(values)
         if isinstance(backbone := parts.get("backbone"), Mapping):
@@ -76,13 +76,11 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Any]:
         """The architecture as plain data, for JSON, YAML or a checkpoint."""
-        values = asdict(self)
-        values["backbone"] = {"kind": self.backbone.kind, **values["backbone"]}
-        return _plain(values)
+        return {**asdict(self), "backbone": {"kind": self.backbone.kind, **asdict(self.backbone)}}
 
     @property
     def family(self) -> tuple[Any, ...]:
-        """What tells the published models apart, whatever their decoder layers and sampling points."""
+        """What tells published models apart. Decoder layers and sampling points do not count."""
         blocks = (self.backbone.kind, getattr(self.backbone, "bottleneck", None), self.backbone.blocks)
         return (*blocks, self.encoder.width, self.encoder.num_layers, self.encoder.expansion)
 
@@ -97,7 +95,7 @@ class Architecture:
 
 
 def _read(kind: type[T], values: Any, where: str) -> T:
-    """A dataclass from a mapping with exactly its keys; those with a default may be left out."""
+    """A dataclass from a mapping of its fields. Fields with a default may be left out."""
     if not isinstance(values, Mapping):
         raise UserError(f"{where} is {values!r}: give a mapping of keys to values")
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
@@ -110,7 +108,7 @@ def _read(kind: type[T], values: Any, where: str) -> T:
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
-    """A value of the type that a dataclass declares."""
+    """A value, checked against the type that the dataclass declares."""
     origin, options = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         if (value is None and NoneType in options) or isinstance(value, options):
@@ -131,9 +129,3 @@ def _value(kind: Any, value: Any, where: str) -> Any:
         return value
     expected = " or ".join(map(str, options)) if origin is Literal else _EXPECTED.get(kind, "a list")
     raise UserError(f"{where} is {value!r}: give {expected}")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value

@@ -1,4 +1,4 @@
-"""Compiling the parts of a detector that are made of convolutions."""
+"""``torch.compile`` for the convolutional parts of a detector."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from rtdetrv2_train.model.detector import RTDETRv2
 
 
 def compile_convolutions(model: RTDETRv2, **options: Any) -> None:
-    """Have ``torch.compile`` take over the backbone and the encoder, at their next use; in place.
+    """Compile backbone and encoder with ``torch.compile``, in place, at their next use.
 
-    Neither breaks the graph. The second batch size, and the second image size, compile once more for sizes of any kind;
-    further ones do not compile again. The decoder stays as it is: what it does depends on the number of boxes.
+    Neither has a graph break. The second batch size and the second image size each cause one recompilation with dynamic
+    shapes; later sizes cause none. The decoder is not compiled, as its graph depends on the number of boxes.
 
     Args:
-        model: names of its state dict stay as they are.
-        options: of ``torch.compile``.
+        model: detector. The names of its state dict do not change.
+        options: arguments of ``torch.compile``.
     """
     model.backbone.compile(**options)
     model.encoder.compile(**options)

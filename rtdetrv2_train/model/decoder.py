@@ -1,4 +1,4 @@
-"""The decoder: queries chosen by the encoder, refined layer by layer (RT-DETRv2, section 2).
+"""The decoder: query selection from the encoder, then refinement layer by layer (RT-DETRv2, section 2).
 
 Shape suffixes: B batch, N tokens of all feature maps, Q queries (T denoising ones before them), D model width,
 C classes, L layers.
@@ -31,14 +31,14 @@ def make_anchors(
     """One anchor box at each position of each feature map, as logits.
 
     Args:
-        sizes: (height, width) of each map, finest first; anchors double in size from one to the next.
-        base_size: side of the finest anchors as a share of the image.
-        margin: anchors that reach closer than this to 0 or 1 in any of cx, cy, w, h are not valid.
+        sizes: (height, width) of each map, finest first. Anchors double in size from one map to the next.
+        base_size: side of the finest anchors as a fraction of the image.
+        margin: anchors are valid if each of cx, cy, w, h keeps this distance from 0 and 1.
 
     Returns:
-        logits of cxcywh ``[1, N, 4]`` float32, infinite where not valid, and validity ``[1, N, 1]`` boolean.
+        logits of cxcywh ``[1, N, 4]`` float32, Inf where not valid, and validity ``[1, N, 1]`` boolean.
     """
-    # In double precision: processors differ in the last bit of a logarithm in single precision.
+    # In float64, because a float32 logarithm differs between processors in its last bit.
     anchors = []
     for level, (height, width) in enumerate(sizes):
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
@@ -56,19 +56,19 @@ class DecoderConfig:
 
     Attributes:
         width: model width D.
-        num_queries: queries Q; fewer are used on images with fewer positions.
+        num_queries: queries Q; an image with fewer positions uses fewer.
         num_layers: decoder layers L.
         num_eval_layers: layers used in evaluation, at most L; None for all.
         num_heads: attention heads.
         feedforward_width: hidden width of the feed-forward parts.
         num_points: sampling points per head for each level, finest first.
         sampling: ``default`` (bilinear) or ``discrete``.
-        num_denoising: positive denoising queries, about; 0 for none.
+        num_denoising: approximate number of positive denoising queries; 0 turns denoising off.
         label_noise_ratio: see :func:`noisy_queries`.
         box_noise_scale: see :func:`noisy_queries`.
 
     Raises:
-        UserError: if ``num_eval_layers`` is not one of the layers.
+        UserError: if ``num_eval_layers`` is not from 1 to ``num_layers``.
     """
 
     width: int = 256
@@ -89,7 +89,7 @@ class DecoderConfig:
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention among queries, deformable attention to the image, feed-forward; a norm after each.
+    """Self-attention among queries, deformable cross-attention, feed-forward; LayerNorm after each (post-norm).
 
     Args:
         config: of the decoder.
@@ -132,13 +132,13 @@ class _DecoderLayers(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Chooses queries from the encoder's maps and refines their boxes and classes.
+    """Selects queries from the encoder's maps and refines their boxes and classes.
 
     Args:
-        config: its shape.
+        config: shape of the decoder.
         in_channels: channels of the encoder's maps.
         num_classes: number of classes C.
-        image_size: (height, width) whose anchors are kept in the state dict, as released checkpoints do.
+        image_size: (height, width) whose anchors are stored in the state dict, as in released checkpoints.
     """
 
     anchors: Tensor
@@ -179,7 +179,7 @@ class Decoder(nn.Module):
         bias = -math.log((1 - PRIOR_PROBABILITY) / PRIOR_PROBABILITY)
         for score_head in (self.enc_score_head, *self.dec_score_head):
             nn.init.constant_(score_head.bias, bias)
-        for box_head in (self.enc_bbox_head, *self.dec_bbox_head):  # boxes start at their reference
+        for box_head in (self.enc_bbox_head, *self.dec_bbox_head):  # so that boxes start at their reference boxes
             nn.init.zeros_(box_head.layers[-1].weight)
             nn.init.zeros_(box_head.layers[-1].bias)
         for layer in (self.enc_output.proj, *self.query_pos_head.layers, *(p.conv for p in self.input_proj)):
@@ -190,11 +190,14 @@ class Decoder(nn.Module):
 
         Args:
             feature_maps: ``[B, C, h, w]`` per level from the encoder, finest first.
-            targets: ground truth, for the denoising queries of training.
+            targets: ground truth, for the denoising queries in training.
 
         Returns:
-            predictions of the last evaluated layer in evaluation; of all layers, the encoder and the denoising
-            queries in training.
+            in evaluation, predictions of the last layer used; in training, predictions of all layers, of the encoder
+            and of the denoising queries.
+
+        Raises:
+            ValueError: in training with denoising queries, if there are no targets.
         """
         maps = [project(feature_map) for project, feature_map in zip(self.input_proj, feature_maps, strict=True)]
         sizes = [(feature_map.shape[2], feature_map.shape[3]) for feature_map in maps]
@@ -217,12 +220,12 @@ class Decoder(nn.Module):
         noisy_BTD, noisy_logits_BT4 = noisy_queries(
             targets, layout, self.denoising_class_embed, self.label_noise_ratio, self.box_noise_scale
         )
-        visible = self._attention_masks.get(
-            (layout, num_matching, content_BQD.device), lambda: layout.visible(num_matching, content_BQD.device)
+        attention_mask = self._attention_masks.get(
+            (layout, num_matching, content_BQD.device), lambda: layout.attention_mask(num_matching, content_BQD.device)
         )
         content = torch.cat([noisy_BTD.to(content_BQD.dtype), content_BQD], 1)
         reference_logits = torch.cat([noisy_logits_BT4, reference_logits_BQ4], 1)
-        logits_list, boxes_list = self._refine(content, reference_logits, memory_BND, sizes, visible)
+        logits_list, boxes_list = self._refine(content, reference_logits, memory_BND, sizes, attention_mask)
         parts = [layout.num_queries, num_matching]
         noisy_logits, logits_LBQC = torch.stack(logits_list).split(parts, 2)
         noisy_boxes, boxes_LBQ4 = torch.stack(boxes_list).split(parts, 2)
@@ -230,14 +233,14 @@ class Decoder(nn.Module):
         return ModelOutput(logits_LBQC, boxes_LBQ4, encoder_logits_BQC, encoder_boxes_BQ4, denoising)
 
     def _select_queries(self, memory_BND: Tensor, sizes: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
-        """The positions with the best class scores.
+        """Query selection: the positions with the best class scores.
 
         Returns:
             content ``[B, Q, D]``, box logits ``[B, Q, 4]``, class logits ``[B, Q, C]``.
         """
         anchors_1N4, valid_1N1 = self._anchors_for(sizes, memory_BND.device)
         with torch.no_grad():
-            # Only chosen positions receive a gradient, so all others can pass without leaving a trace.
+            # Only selected positions receive a gradient, so autograd need not see the others.
             output_BND = self.enc_output(memory_BND * valid_1N1)
             scores_BN = self.enc_score_head(output_BND).amax(-1)
             chosen_BQ = scores_BN.topk(min(self.num_queries, scores_BN.shape[1]), 1).indices
@@ -267,10 +270,10 @@ class Decoder(nn.Module):
         sizes: Sequence[tuple[int, int]],
         attention_mask_QQ: Tensor | None,
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Run the layers; each corrects the boxes of the one before.
+        """Run the layers. Each refines the boxes of the layer before (iterative box refinement).
 
-        A layer's box is trained through its own correction and that of the layer before ("look forward twice", DINO
-        3.5): attention and the next correction start from boxes without gradient.
+        A layer's box is trained through its own correction and that of the layer before ("look forward twice", DINO,
+        section 3.5). Attention and the next correction start from detached boxes.
 
         Returns:
             logits ``[B, Q, C]`` and boxes ``[B, Q, 4]`` for each layer in training, for the last one in evaluation.
@@ -298,7 +301,7 @@ class Decoder(nn.Module):
         return logits, boxes
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
-        # Anchors follow from the image size, so a checkpoint trained at another one loads just as well.
+        # Anchors follow from the image size. So a checkpoint of another image size loads, too.
         state_dict = {k: v for k, v in state_dict.items() if k not in (prefix + "anchors", prefix + "valid_mask")}
         state_dict |= {prefix + "anchors": self.anchors, prefix + "valid_mask": self.valid_mask}
         super()._load_from_state_dict(state_dict, prefix, *args)

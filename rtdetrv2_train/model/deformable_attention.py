@@ -20,15 +20,18 @@ SamplingMethod = Literal["default", "discrete"]
 
 
 class MultiScaleDeformableAttention(nn.Module):
-    """Every query reads a few points of each feature map, around its reference box.
+    """Each query samples a few points of each feature map around its reference box.
 
     Args:
         width: model width D.
         num_heads: number of heads H, a divisor of ``width``.
         num_points: sampling points per head for each level.
         method: ``default`` samples bilinearly; ``discrete`` reads the nearest pixel, which needs no ``grid_sample`` at
-            deployment. Offsets have no gradient there, so they are not trained.
-        offset_scale: reach of the offsets as a share of the reference box.
+            deployment. Discrete sampling gives the offsets no gradient, so they are frozen.
+        offset_scale: scale of the offsets as a fraction of the reference box.
+
+    Raises:
+        ValueError: if ``method`` is unknown.
     """
 
     num_points_scale: Tensor
@@ -58,7 +61,7 @@ class MultiScaleDeformableAttention(nn.Module):
         self.sampling_offsets.requires_grad_(method == "default")
 
     def _reset_parameters(self) -> None:
-        # Each head starts out looking in one direction, its n-th point n steps away (Deformable DETR, section A.4).
+        # At the start each head looks in one direction, its n-th point n steps away (Deformable DETR, section A.4).
         angles = torch.arange(self.num_heads) * (2.0 * math.pi / self.num_heads)
         directions_H2 = torch.stack([angles.cos(), angles.sin()], -1)
         directions_H2 = directions_H2 / directions_H2.abs().amax(-1, keepdim=True)
@@ -88,8 +91,8 @@ class MultiScaleDeformableAttention(nn.Module):
         """
         batch, num_queries, _ = query_BQD.shape
         heads = self.num_heads
-        # Queries lie innermost, which every operation runs through fastest; heads join the batch, as grid_sample has
-        # no other place for them.
+        # Queries are the innermost dimension, which is fastest for every operation. Heads are merged with the batch,
+        # as grid_sample has no dimension of its own for them.
         offsets_BHPQ2 = self.sampling_offsets(query_BQD).view(batch, num_queries, heads, -1, 2).permute(0, 2, 3, 1, 4)
         logits_BHPQ = self.attention_weights(query_BQD).view(batch, num_queries, heads, -1).permute(0, 2, 3, 1)
         weights = logits_BHPQ.flatten(0, 1).softmax(1)
@@ -112,6 +115,6 @@ class MultiScaleDeformableAttention(nn.Module):
         return self.output_proj(attended.view(batch, -1, num_queries).transpose(1, 2))
 
     def _values(self, memory_BND: Tensor) -> Tensor:
-        """``value_proj`` of every position, ``[B, D, N]``: laid out as they are sampled, without a copy."""
+        """``value_proj`` of every position, ``[B, D, N]``: in the layout that sampling needs, without a copy."""
         weight_BDD = self.value_proj.weight.expand(len(memory_BND), -1, -1)
         return torch.baddbmm(self.value_proj.bias[:, None], weight_BDD, memory_BND.transpose(1, 2))

@@ -1,7 +1,7 @@
-"""Contrastive denoising queries: noisy ground truth that the decoder learns to clean (DINO, arXiv 2203.03605, 3.3).
+"""Contrastive denoising queries: noisy ground truth that the decoder learns to denoise (DINO, arXiv 2203.03605, 3.3).
 
-Shape suffixes: B batch, S queries of one half of a group (the largest number of boxes of an image), T denoising
-queries in all (groups x 2 x S), N boxes of the batch.
+Shape suffixes: B batch, S slots of one half of a group (the largest number of boxes of an image), T denoising queries
+in all (groups x 2 x S), Q matching queries, N boxes of the batch.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from rtdetrv2_train.model.layers import inverse_sigmoid
 from rtdetrv2_train.types import Targets
 
 _GOLDEN_GAMMA = -0x61C8864680B583EB  # SplitMix64's odd step, 2^64 divided by the golden ratio, as a signed integer
-_LOW_BITS = (1 << 39) - 1  # those that _uniform leaves
+_LOW_BITS = (1 << 39) - 1  # bits that _uniform does not use
 
 
 @dataclass(frozen=True)
 class DenoisingLayout:
-    """How denoising queries of a batch are laid out.
+    """How the denoising queries of a batch are laid out.
 
-    Queries come in groups; a group holds a positive (lightly noised) half, then a negative one, each with ``slots``
-    places, of which an image uses as many as it has boxes.
+    Queries come in groups. A group has a positive (lightly noised) half, then a negative half. Each half has ``slots``
+    slots, of which an image uses as many as it has boxes.
 
     Attributes:
         num_groups: number of groups.
-        slots: places of each half, S.
+        slots: slots of each half, S.
     """
 
     num_groups: int
@@ -38,7 +38,7 @@ class DenoisingLayout:
     def of(cls, most_boxes: int, num_denoising: int) -> DenoisingLayout:
         """The layout for images with up to ``most_boxes`` boxes and about ``num_denoising`` positive queries.
 
-        Without any box it keeps one unused place, so that every step uses the same parameters.
+        Without any box there is one unused slot, so that every step uses the same parameters (DDP needs that).
         """
         if most_boxes == 0:
             return cls(num_groups=1, slots=1)
@@ -49,15 +49,15 @@ class DenoisingLayout:
         """Denoising queries in all, T."""
         return self.num_groups * 2 * self.slots
 
-    def visible(self, num_matching: int, device: torch.device | str = "cpu") -> Tensor:
-        """Self-attention mask: groups do not see each other, and matching queries see no denoising query.
+    def attention_mask(self, num_matching: int, device: torch.device | str = "cpu") -> Tensor:
+        """Attention mask for self-attention: groups do not see each other, matching queries see no denoising query.
 
         Args:
-            num_matching: number of ordinary queries Q, after the denoising ones.
-            device: where the mask goes.
+            num_matching: number of matching queries Q, which come after the denoising queries.
+            device: device of the mask.
 
         Returns:
-            boolean ``[T + Q, T + Q]``, True where the query (row) sees the key (column).
+            boolean ``[T + Q, T + Q]``, True where the query (row) attends to the key (column).
         """
         group = torch.arange(self.num_queries) // (2 * self.slots)
         group = torch.cat([group, torch.full((num_matching,), -1)])
@@ -68,23 +68,23 @@ class DenoisingLayout:
         """Indices of the queries that carry a lightly noised box.
 
         Returns:
-            int64 ``[num_groups, N]``: for each group and each box of the batch its place among the T queries.
+            int64 ``[num_groups, N]``: for each group and each box of the batch its index among the T queries.
         """
         first = 2 * self.slots * torch.arange(self.num_groups, device=targets.labels.device)
         return first[:, None] + slot_of_box(targets)
 
 
 def slot_of_box(targets: Targets) -> Tensor:
-    """The position of each box within its image, int64 ``[N]``, without a loop or a read from the device."""
+    """The index of each box within its image, int64 ``[N]``, without a loop or a device-to-host read."""
     first_of_image = torch.searchsorted(targets.image_index, targets.image_index)
     return torch.arange(len(targets.labels), device=targets.labels.device) - first_of_image
 
 
 def random_bits(seeds_B: Tensor, layout: DenoisingLayout, numbers: int) -> Tensor:
-    """Random bits that depend on an image's seed and on the place within the layout alone.
+    """Random bits that depend on nothing but the image's seed, the half and the slot.
 
-    They are those of SplitMix64 (Steele et al., OOPSLA 2014), which gives any number of its stream without the ones
-    before: other images of a batch, and how many places the layout has, change nothing.
+    They come from SplitMix64 (Steele et al., OOPSLA 2014), a counter-based generator. So other images of the batch and
+    the number of slots change nothing.
 
     Args:
         seeds_B: int64 ``[B]``.
@@ -105,7 +105,7 @@ def random_bits(seeds_B: Tensor, layout: DenoisingLayout, numbers: int) -> Tenso
 
 
 def _shifted_right(bits: Tensor, places: int) -> Tensor:
-    """Zeros move in from the left, as they do not where PyTorch shifts signed integers."""
+    """Logical shift right; PyTorch shifts signed integers arithmetically."""
     return (bits >> places) & ((1 << 64 - places) - 1)
 
 
@@ -115,7 +115,7 @@ def _uniform(bits: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _noise_seeds(targets: Targets) -> Tensor:
-    """Those of the targets; drawn by PyTorch's generator for targets that were made by hand."""
+    """Seeds of the targets, or random ones for targets made by hand, which have none."""
     if len(targets.noise_seeds) == len(targets):
         return targets.noise_seeds
     return torch.randint(2**62, (len(targets),), device=targets.boxes.device)
@@ -132,11 +132,11 @@ def noisy_queries(
 
     Args:
         targets: ground truth of the batch.
-        layout: its layout.
-        class_embedding: embeddings of the C classes, and one of padding at index C.
-        label_noise_ratio: half of this share of labels is replaced by random ones.
-        box_noise_scale: corners of positive boxes move by up to half the side times this, of negative ones by up to
-            the whole side.
+        layout: layout of the denoising queries.
+        class_embedding: embeddings of the C classes, and one for padding at index C.
+        label_noise_ratio: half of this fraction of the labels is replaced by random labels.
+        box_noise_scale: corners of positives move by up to half the side times this, corners of negatives by half to
+            the whole side times this.
 
     Returns:
         content ``[B, T, D]`` and boxes as logits of cxcywh ``[B, T, 4]``.
@@ -146,7 +146,7 @@ def noisy_queries(
     slot = slot_of_box(targets)
     labels_BS = torch.full((batch, slots), num_classes, dtype=torch.int64, device=device)
     labels_BS[targets.image_index, slot] = targets.labels
-    # where a step has no box at all its one place holds a harmless box, for the arithmetic below
+    # if the whole step has no box, its one slot holds a valid box, so that the arithmetic below gives no NaN
     boxes_BS4 = targets.boxes.new_zeros(batch, slots, 4)
     if not targets.totals.most_boxes:
         boxes_BS4 += targets.boxes.new_tensor([0.5, 0.5, 0.1, 0.1])
@@ -154,7 +154,7 @@ def noisy_queries(
 
     labels_BT = labels_BS.repeat(1, 2 * layout.num_groups)
     boxes_BT4 = boxes_BS4.repeat(1, 2 * layout.num_groups, 1)
-    bits_BT5 = random_bits(_noise_seeds(targets), layout, 5)  # of the four corners' coordinates and of the label
+    bits_BT5 = random_bits(_noise_seeds(targets), layout, 5)  # four for the corners, one for the label
     if label_noise_ratio > 0:
         bits_BT = bits_BT5[..., 4]
         replace = _uniform(bits_BT, torch.float32) < label_noise_ratio * 0.5

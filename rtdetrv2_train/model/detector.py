@@ -1,4 +1,4 @@
-"""RT-DETRv2 put together: backbone, hybrid encoder, decoder."""
+"""The RT-DETRv2 detector: backbone, hybrid encoder, decoder."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from rtdetrv2_train.types import Targets
 
 
 class RTDETRv2(nn.Module):
-    """The detector (Lv et al., arXiv 2407.17140): the backbone's features are fused, and objects found in them.
+    """The detector (Lv et al., arXiv 2407.17140).
 
     Args:
-        architecture: what it is made of.
+        architecture: description of all its parts.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -27,7 +27,7 @@ class RTDETRv2(nn.Module):
         self.architecture = architecture
         channels = architecture.backbone.stage_channels[1:]
         widths = [architecture.encoder.width] * len(channels)
-        # built in this order, registered in another: a seed keeps its weights, an optimizer its order of parameters
+        # The order of building decides which weights a seed gives; the order of registering that of the parameters.
         encoder = HybridEncoder(architecture.encoder, channels)
         decoder = Decoder(architecture.decoder, widths, architecture.num_classes, architecture.image_size)
         backbone = architecture.backbone
@@ -40,7 +40,7 @@ class RTDETRv2(nn.Module):
 
         Args:
             images_B3HW: RGB, ``[B, 3, H, W]``, uint8, or floating point in [0, 1]; H and W multiples of 32.
-            targets: ground truth; needed in training, for denoising queries.
+            targets: ground truth, needed in training for denoising queries.
 
         Returns:
             logits and boxes; see :class:`ModelOutput` for their shapes in training and evaluation.
@@ -53,15 +53,18 @@ class RTDETRv2(nn.Module):
             raise ValueError(f"image height and width must be multiples of {COARSEST_STRIDE}, not {height} x {width}")
         if images_B3HW.dtype == torch.uint8:
             images_B3HW = images_B3HW.float() / 255
-        # every later map keeps this layout, which is the faster one on CPUs and GPUs alike
+        # all later maps keep the channels-last layout, which is faster on CPUs and GPUs alike
         images_B3HW = images_B3HW.contiguous(memory_format=torch.channels_last)
         return self.decoder(self.encoder(self.backbone(images_B3HW)), targets)
 
     def use_decoder_layers(self, num_eval_layers: int | None) -> None:
-        """Predict with the first layers of the decoder only; None for as many as the model was configured with.
+        """Use only the first decoder layers in evaluation.
+
+        Args:
+            num_eval_layers: number of layers; None: leave the model's own number.
 
         Raises:
-            UserError: if the decoder has fewer.
+            UserError: if the decoder has fewer layers.
         """
         if num_eval_layers is None:
             return

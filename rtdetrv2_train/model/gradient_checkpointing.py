@@ -1,6 +1,6 @@
-"""Gradient checkpointing: whole blocks run again in the backward pass (Chen et al., arXiv 1604.06174).
+"""Gradient (activation) checkpointing: the backward pass recomputes blocks (Chen et al., arXiv 1604.06174).
 
-Nothing inside a block is kept for the backward pass. That saves memory and costs about one more forward pass.
+No activation inside a block is kept for the backward pass. That saves memory and costs about one more forward pass.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from rtdetrv2_train.ops.conv_norm_act import within_checkpointed_block
 
 
 class Block(nn.Module):
-    """A part of a model that the backward pass can run again; see :func:`enable_gradient_checkpointing`."""
+    """A part of a model that can be checkpointed; see :func:`enable_gradient_checkpointing`."""
 
     checkpointed = False
 
     def __call__(self, *args: Any) -> Any:
-        """Run it, keeping nothing but its arguments where it will be run again."""
+        """Run the block. If it is checkpointed, keep only its arguments for the backward pass."""
         if not (self.checkpointed and self.training and torch.is_grad_enabled()):
             return super().__call__(*args)
         return checkpoint(super().__call__, *args, use_reentrant=False, context_fn=self._contexts)
 
     def _contexts(self) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        return within_checkpointed_block(), self._second_run()
+        return within_checkpointed_block(), self._recomputation()
 
     @contextmanager
-    def _second_run(self) -> Iterator[None]:
-        """Norms do not count the batch again."""
+    def _recomputation(self) -> Iterator[None]:
+        """Keep BatchNorm from updating its running statistics a second time."""
         norms = [m for m in self.modules() if isinstance(m, nn.BatchNorm2d | nn.SyncBatchNorm)]
         before = [(n.momentum, None if n.num_batches_tracked is None else n.num_batches_tracked.clone()) for n in norms]
         for norm in norms:
@@ -48,7 +48,7 @@ class Block(nn.Module):
 
 
 def enable_gradient_checkpointing(model: nn.Module) -> None:
-    """From now on keep nothing of the inside of each :class:`Block` of a model for the backward pass."""
+    """Turn gradient checkpointing on for every :class:`Block` of a model."""
     for module in model.modules():
         if isinstance(module, Block):
             module.checkpointed = True

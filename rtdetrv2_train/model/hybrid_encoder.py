@@ -1,4 +1,4 @@
-"""The hybrid encoder: attention within the coarsest scale, convolutions across scales (RT-DETR, section 4.2).
+"""The hybrid encoder: self-attention on the coarsest scale, convolutional fusion across scales (RT-DETR, section 4.2).
 
 Shape suffixes: B batch, C channels, H and W height and width, N tokens, D model width.
 """
@@ -20,8 +20,8 @@ from rtdetrv2_train.ops.conv_norm_act import activate
 def sine_cosine_positions(height: int, width: int, dim: int, temperature: float = 10000.0) -> Tensor:
     """Two-dimensional sine-cosine position embedding.
 
-    Positions run down the columns first, as in the authors' code, although tokens run along the rows; released weights
-    were trained that way, on square images, where it only swaps the two axes.
+    Positions are numbered column by column, as in the authors' code, although tokens are numbered row by row. Released
+    weights were trained that way; on square images it only swaps the two axes.
 
     Args:
         height: rows of the feature map.
@@ -31,6 +31,9 @@ def sine_cosine_positions(height: int, width: int, dim: int, temperature: float 
 
     Returns:
         float32 ``[1, height * width, D]``.
+
+    Raises:
+        ValueError: if ``dim`` is not a multiple of 4.
     """
     if dim % 4:
         raise ValueError(f"the width of the encoder must be a multiple of 4 for its position embedding, not {dim}")
@@ -41,13 +44,13 @@ def sine_cosine_positions(height: int, width: int, dim: int, temperature: float 
 
 
 class TransformerEncoderLayer(nn.Module):
-    """Self-attention and feed-forward with norms after each (post-norm).
+    """Self-attention and feed-forward, with LayerNorm after each (post-norm).
 
     Args:
         width: model width D.
         num_heads: number of attention heads.
         feedforward_width: hidden width of the feed-forward part.
-        activation: its activation.
+        activation: activation of the feed-forward part.
     """
 
     def __init__(self, width: int, num_heads: int, feedforward_width: int, activation: str) -> None:
@@ -66,7 +69,7 @@ class TransformerEncoderLayer(nn.Module):
 
 
 class RepVGGBlock(nn.Module):
-    """A 3x3 and a 1x1 convolution side by side, which inference can join into one (Ding et al., CVPR 2021)."""
+    """Parallel 3x3 and 1x1 convolutions, which reparameterisation merges into one (RepVGG, Ding et al., CVPR 2021)."""
 
     def __init__(self, channels: int, activation: str) -> None:
         super().__init__()
@@ -76,17 +79,18 @@ class RepVGGBlock(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """``[B, C, H, W]`` to ``[B, C, H, W]``."""
-        return activate(self.act, self.conv1(x_BCHW).add_(self.conv2(x_BCHW)))  # no norm keeps its output
+        # in place, as the backward pass of BatchNorm does not need its output
+        return activate(self.act, self.conv1(x_BCHW).add_(self.conv2(x_BCHW)))
 
 
 class CSPBlock(Block):
-    """Cross-stage partial fusion: one branch through RepVGG blocks, one past them.
+    """Cross-stage partial block: one branch through RepVGG blocks, one around them.
 
     Args:
         in_channels: channels of the concatenated input.
         out_channels: channels of the output.
         num_blocks: number of RepVGG blocks.
-        expansion: hidden channels as a share of ``out_channels``.
+        expansion: hidden channels as a fraction of ``out_channels``.
         activation: activation throughout.
     """
 
@@ -125,9 +129,9 @@ class HybridEncoderConfig:
     Attributes:
         width: model width D.
         num_heads: heads of the transformer layers.
-        feedforward_width: their hidden width.
+        feedforward_width: hidden width of their feed-forward part.
         num_layers: number of transformer layers on the coarsest map.
-        expansion: hidden share of the fusion blocks.
+        expansion: hidden channels of the fusion blocks as a fraction of the width.
         num_fusion_blocks: RepVGG blocks in each fusion block.
     """
 
@@ -143,7 +147,7 @@ class HybridEncoder(nn.Module):
     """Fuses backbone features of strides 8, 16 and 32 into three maps of one width.
 
     Args:
-        config: its shape.
+        config: shape of the encoder.
         in_channels: channels of the backbone's features, finest first.
     """
 
@@ -174,7 +178,7 @@ class HybridEncoder(nn.Module):
             features: ``[B, C, H, W]`` per level, finest first, each half the size of the one before.
 
         Returns:
-            ``[B, D, H, W]`` per level, same sizes and order.
+            ``[B, D, H, W]`` per level, in the same sizes and order.
         """
         maps = [project(feature) for project, feature in zip(self.input_proj, features, strict=True)]
         height, width = maps[-1].shape[2:]
@@ -182,14 +186,14 @@ class HybridEncoder(nn.Module):
         tokens_BND = self.encoder[0](tokens_BND, self._position(height, width, tokens_BND.device))
         maps[-1] = tokens_BND.transpose(1, 2).unflatten(2, (height, width))  # in channels-last layout
 
-        # top-down: every finer map learns from the coarser ones
+        # top-down (FPN): from the coarsest map to the finest
         fused = [maps[-1]]
         for lateral, fusion, finer in zip(self.lateral_convs, self.fpn_blocks, reversed(maps[:-1]), strict=True):
             fused[0] = lateral(fused[0])
             enlarged = F.interpolate(fused[0], scale_factor=2.0, mode="nearest")
             fused.insert(0, fusion(torch.cat([enlarged, finer], 1)))
 
-        # bottom-up: and every coarser map from the finer ones
+        # bottom-up (PAN): from the finest map to the coarsest
         outputs = [fused[0]]
         for downsample, fusion, coarser in zip(self.downsample_convs, self.pan_blocks, fused[1:], strict=True):
             outputs.append(fusion(torch.cat([downsample(outputs[-1]), coarser], 1)))

@@ -1,4 +1,4 @@
-"""Small building blocks that several parts of the model share.
+"""Small building blocks shared by several parts of the model.
 
 Shape suffixes: B batch, C channels, H and W height and width, N tokens, D model width.
 """
@@ -21,10 +21,10 @@ T = TypeVar("T")
 
 
 class ShapeCache(Generic[T]):
-    """Keeps what depends on shapes alone (positions, anchors, masks), so that a step need not build it again.
+    """Caches tensors that depend on shapes alone: position embeddings, anchors, attention masks.
 
     Args:
-        capacity: entries kept, the oldest leaves first; multi-scale training needs 11 sizes.
+        capacity: number of entries; the oldest is dropped first. Multi-scale training needs 11 sizes.
     """
 
     def __init__(self, capacity: int = 64) -> None:
@@ -34,7 +34,7 @@ class ShapeCache(Generic[T]):
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
         """The entry for ``key``, made by ``make`` at first use."""
         if key not in self._entries:
-            with torch.inference_mode(False), torch.no_grad():  # what evaluation makes first, training uses later
+            with torch.inference_mode(False), torch.no_grad():  # training may use what evaluation has made
                 self._entries[key] = make()
             if len(self._entries) > self.capacity:
                 self._entries.popitem(last=False)
@@ -48,7 +48,7 @@ class ShapeCache(Generic[T]):
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch norm with fixed statistics and fixed affine parameters, all of them buffers.
+    """BatchNorm with fixed statistics and fixed affine parameters, all of them buffers.
 
     Args:
         num_features: number of channels C.
@@ -74,23 +74,23 @@ class FrozenBatchNorm2d(nn.Module):
         return F.batch_norm(x_BCHW, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
     def after(self, conv: nn.Conv2d, x_BCHW: Tensor) -> Tensor:
-        """``norm(conv(x))`` for a convolution without bias, as one with a scaled kernel and a bias.
+        """``norm(conv(x))`` for a convolution without bias, computed as one convolution with scaled kernel and bias.
 
-        The map is gone through once, and its gradient too; the gradient of the kernel is scaled in turn.
+        So forward and backward pass read the map once. Autograd scales the gradient of the kernel.
         """
         scale_C, shift_C = self._scale_and_shift()
         kernel = conv.weight * scale_C[:, None, None, None]
         return F.conv2d(x_BCHW, kernel, shift_C, conv.stride, conv.padding, conv.dilation, conv.groups)
 
     def _scale_and_shift(self) -> tuple[Tensor, Tensor]:
-        """The norm as ``x * scale + shift``; computed again only after a buffer has changed."""
+        """BatchNorm as ``x * scale + shift``, each ``[C]``. Cached until a buffer changes."""
         if torch.compiler.is_compiling():
             return self._fold()
         buffers = (self.weight, self.bias, self.running_mean, self.running_var)
         versions = tuple(buffer._version for buffer in buffers)
         known = self._folded
         if known is None or known[1] != versions or any(a is not b for a, b in zip(known[0], buffers, strict=True)):
-            with torch.inference_mode(False), torch.no_grad():  # what evaluation makes first, training uses later
+            with torch.inference_mode(False), torch.no_grad():  # training may use what evaluation has made
                 self._folded = known = (buffers, versions, *self._fold())
         return known[2], known[3]
 
@@ -107,7 +107,7 @@ def make_activation(name: str | None) -> nn.Module:
     """
     if name is None:
         return nn.Identity()
-    if name == "relu":  # its gradient needs the result alone, so writing in place saves one activation
+    if name == "relu":  # its gradient needs the output alone, so in place saves one activation
         return nn.ReLU(inplace=True)
     if name == "silu":
         return nn.SiLU()
@@ -117,7 +117,7 @@ def make_activation(name: str | None) -> nn.Module:
 
 
 class ConvNorm(nn.Module):
-    """Convolution without bias, norm, activation.
+    """Convolution without bias, BatchNorm, activation.
 
     Args:
         in_channels: channels of the input.
@@ -173,9 +173,9 @@ class MLP(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention whose positions join the queries and keys, not the values (DETR, section A.3).
+    """Multi-head self-attention. Positions are added to queries and keys, not to values (DETR, section A.3).
 
-    Parameters are laid out as in ``torch.nn.MultiheadAttention``.
+    Parameters have names and shapes of ``torch.nn.MultiheadAttention``.
 
     Args:
         width: model width D.
@@ -197,7 +197,7 @@ class SelfAttention(nn.Module):
         Args:
             x_BND: tokens ``[B, N, D]``.
             position_BND: position embedding, ``[B, N, D]`` or ``[1, N, D]``.
-            attention_mask_NN: boolean ``[N, N]``, True where the query (row) sees the key (column); None for all.
+            attention_mask_NN: boolean ``[N, N]``, True where the query (row) attends to the key (column); None: to all.
 
         Returns:
             ``[B, N, D]``.
@@ -214,6 +214,6 @@ class SelfAttention(nn.Module):
 
 
 def inverse_sigmoid(x: Tensor, eps: float = 1e-5) -> Tensor:
-    """The logit of ``x``, with ``x`` and ``1 - x`` kept at or above ``eps``."""
+    """The logit of ``x``. ``x`` and ``1 - x`` are clamped to at least ``eps``."""
     x = x.clamp(min=0, max=1)
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))

@@ -31,8 +31,9 @@ class ModelOutput:
     Attributes:
         logits: class logits, ``[B, Q, C]`` in evaluation; ``[L, B, Q, C]`` for each decoder layer in training.
         boxes: cxcywh in [0, 1], ``[B, Q, 4]`` or ``[L, B, Q, 4]``.
-        encoder_logits: the encoder's own class logits for the chosen queries ``[B, Q, C]``; None in evaluation.
-        encoder_boxes: its boxes ``[B, Q, 4]``; None in evaluation.
+        encoder_logits: class logits of the encoder's proposals, which became the queries, ``[B, Q, C]``; None in
+            evaluation.
+        encoder_boxes: boxes of these proposals, ``[B, Q, 4]``; None in evaluation.
         denoising: predictions of the denoising queries; None in evaluation or without denoising.
     """
 

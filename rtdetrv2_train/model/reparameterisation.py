@@ -1,7 +1,7 @@
-"""A detector for inference with every norm folded into the convolution before it.
+"""Reparameterisation for inference: BatchNorm is folded into convolutions, RepVGG branches are merged.
 
-A norm with fixed statistics is a scale and a shift of each channel, so it can be part of the convolution's kernel and
-bias; two convolutions side by side are one whose kernel is their sum (RepVGG, Ding et al., CVPR 2021, section 3.3).
+BatchNorm with fixed statistics scales and shifts each channel, so it can be part of the convolution's kernel and bias.
+Two parallel convolutions equal one whose kernel is their sum (RepVGG, Ding et al., CVPR 2021, section 3.3).
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from rtdetrv2_train.model.layers import ConvNorm, FrozenBatchNorm2d
 Norm = nn.BatchNorm2d | nn.SyncBatchNorm | FrozenBatchNorm2d
 
 
-class FusedDetector(RTDETRv2):
-    """A detector without norms after its convolutions, for inference only: see :func:`fuse`."""
+class ReparameterisedDetector(RTDETRv2):
+    """A detector without BatchNorm, for inference only: see :func:`fuse`."""
 
-    def train(self, mode: bool = True) -> FusedDetector:
+    def train(self, mode: bool = True) -> ReparameterisedDetector:
         """Evaluation mode.
 
         Raises:
-            RuntimeError: for training mode; without its norms the model would learn something else.
+            RuntimeError: for training mode; without BatchNorm the model would train differently.
         """
         if mode:
-            raise RuntimeError("a fused model cannot be trained: train the model that it was made from, and fuse again")
+            raise RuntimeError("a reparameterised model cannot be trained: train the original model and fuse again")
         super().train(False)
         return self
 
 
-def fuse(model: RTDETRv2) -> FusedDetector:
-    """A copy of a detector that computes the same with fewer parameters and operations.
+def fuse(model: RTDETRv2) -> ReparameterisedDetector:
+    """A reparameterised copy of a detector: same predictions, fewer parameters and operations.
 
-    Every RepVGG block becomes one 3x3 convolution with bias, every other convolution and its norm one convolution with
-    bias. The names of the state dict change with that, so weights are loaded before fusing.
+    Every RepVGG block becomes one 3x3 convolution with bias. Every other convolution and its BatchNorm become one
+    convolution with bias. The names of the state dict change, so load weights before.
 
     Args:
-        model: a trained detector; it is not changed.
+        model: a trained detector. It is not changed.
 
     Returns:
-        a detector in evaluation mode whose parameters need no gradient.
+        a detector in evaluation mode without gradients.
     """
     copied = copy.deepcopy(model)
     for name, module in list(copied.named_modules()):
@@ -59,12 +59,12 @@ def fuse(model: RTDETRv2) -> FusedDetector:
             if isinstance(norm, Norm):
                 _fold_into(module, norm)
                 setattr(module, name, nn.Identity())
-    copied.__class__ = FusedDetector
-    return cast(FusedDetector, copied.eval().requires_grad_(False).to(memory_format=torch.channels_last))
+    copied.__class__ = ReparameterisedDetector
+    return cast(ReparameterisedDetector, copied.eval().requires_grad_(False).to(memory_format=torch.channels_last))
 
 
 def _fold_into(block: nn.Module, norm: Norm) -> None:
-    """Fold a block's norm into its ``conv``, which may have padding before it."""
+    """Fold a block's BatchNorm into its ``conv``, which may follow a padding layer."""
     conv = block.get_submodule("conv")
     if isinstance(conv, nn.Sequential):
         conv[-1] = _fused(cast(nn.Conv2d, conv[-1]), norm)
@@ -78,14 +78,14 @@ def _fused(conv: nn.Conv2d, norm: Norm) -> nn.Conv2d:
 
 
 def _fused_sum(conv_3x3: ConvNorm, conv_1x1: ConvNorm) -> nn.Conv2d:
-    """One 3x3 convolution for a 3x3 and a 1x1 one side by side, whose kernel is 3x3 with zeros around."""
+    """One 3x3 convolution that equals a 3x3 and a 1x1 in parallel. The 1x1 kernel is padded with zeros to 3x3."""
     weight, bias = _kernel_and_bias(conv_3x3.conv, conv_3x3.norm)
     weight_1x1, bias_1x1 = _kernel_and_bias(conv_1x1.conv, conv_1x1.norm)
     return _like(conv_3x3.conv, weight + F.pad(weight_1x1, (1, 1, 1, 1)), bias + bias_1x1)
 
 
 def _kernel_and_bias(conv: nn.Conv2d, norm: Norm) -> tuple[Tensor, Tensor]:
-    """Kernel ``[C', C, k, k]`` and bias ``[C']`` of both together, in double precision."""
+    """Kernel ``[C', C, k, k]`` and bias ``[C']`` of convolution and BatchNorm together, in float64."""
     weight, bias, mean, variance = (
         cast(Tensor, getattr(norm, name)).detach().double()
         for name in ("weight", "bias", "running_mean", "running_var")
@@ -95,7 +95,7 @@ def _kernel_and_bias(conv: nn.Conv2d, norm: Norm) -> tuple[Tensor, Tensor]:
 
 
 def _like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    """A convolution as ``conv``, with another kernel and a bias."""
+    """A convolution with the settings of ``conv``, but this kernel and bias."""
     fused = nn.utils.skip_init(
         nn.Conv2d,
         conv.in_channels,

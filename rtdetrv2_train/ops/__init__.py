@@ -1,1 +1,1 @@
-"""Operations with a fast path, each beside a plain reference."""
+"""Operations with a fast path. Each stands beside its plain reference."""

@@ -1,8 +1,9 @@
-"""Convolution, BatchNorm, activation: only the convolution's output is kept for the backward pass.
+"""Convolution, BatchNorm, activation: the backward pass recomputes the last two, which saves activation memory.
 
-Plain autograd keeps the output of each of the three. BatchNorm and activation cost next to nothing beside the
-convolution, so both are computed again from its output when they are needed. The idea is that of in-place activated
-BatchNorm (Rota Bulò et al., CVPR 2018), for any activation. The plain reference is ``activation(norm(conv(x)))``.
+Plain autograd keeps the output of each of the three. BatchNorm and activation are cheap beside the convolution, so the
+backward pass recomputes both from the convolution's output. This is in-place activated BatchNorm (Rota Bulò et al.,
+CVPR 2018) for any activation. The plain reference is ``activation(norm(conv(x)))``. Gradient checkpointing of whole
+blocks is in ``model/gradient_checkpointing.py``.
 """
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# values of a tensor; to keep one that is not larger costs less than to make it again
-PAYS_ABOVE = 2**20
+# number of elements; keeping a smaller tensor costs less than recomputing it
+RECOMPUTE_ABOVE = 2**20
 
-_SOURCE = "_made_from"
-_in_checkpointed_block = False  # which is computed again as a whole, so nothing in it needs this
+_SOURCE = "_recompute_source"  # attribute of an activated tensor
+_in_checkpointed_block = False  # such a block is recomputed as a whole
 
 
-class _Source:
-    """What an activated tensor was made from; and, as long as the backward pass has use for it, the norm's output.
+class _RecomputeSource:
+    """What an activated tensor is recomputed from. Caches BatchNorm's output between two uses of it.
 
     Args:
-        x_BCHW: input of the norm, or of the activation where there is no norm.
-        scale_and_shift: the norm as ``x * scale + shift``, each ``[C, 1, 1]``.
-        activation: in place.
+        x_BCHW: input of BatchNorm, or of the activation where there is no BatchNorm.
+        scale_and_shift: BatchNorm as ``x * scale + shift``, each ``[C, 1, 1]``.
+        activation: function of the activation.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class _Source:
 
 
 class _NormActivation(torch.autograd.Function):
-    """Batch norm with the statistics of the batch and an activation; keeps the input only."""
+    """BatchNorm with batch statistics, then an activation. Only the input is kept for the backward pass."""
 
     @staticmethod
     def forward(
@@ -63,11 +64,11 @@ class _NormActivation(torch.autograd.Function):
         y_BCHW, mean_C, inverse_deviation_C = torch.native_batch_norm(
             x_BCHW, weight_C, bias_C, norm.running_mean, norm.running_var, True, norm.momentum or 0.0, norm.eps
         )
-        function, ctx.gradient = _KNOWN[type(activation)]
+        function, ctx.gradient = _ACTIVATIONS[type(activation)]
         ctx.eps = norm.eps
         scale_C = weight_C * inverse_deviation_C
         shift_C = bias_C - mean_C * scale_C
-        ctx.source = _Source(x_BCHW, (scale_C[:, None, None], shift_C[:, None, None]), function)
+        ctx.source = _RecomputeSource(x_BCHW, (scale_C[:, None, None], shift_C[:, None, None]), function)
         ctx.save_for_backward(weight_C, mean_C, inverse_deviation_C)
         return function(y_BCHW, inplace=True)
 
@@ -75,9 +76,9 @@ class _NormActivation(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         weight_C, mean_C, inverse_deviation_C = ctx.saved_tensors
-        source, ctx.source = ctx.source, None  # the graph outlives this step of it, but need not keep the memory
+        source, ctx.source = ctx.source, None  # frees the memory before the graph is freed
         if source is None:
-            raise RuntimeError("this model can go backward only once for each forward: do without retain_graph=True")
+            raise RuntimeError("this model allows one backward pass per forward pass: do without retain_graph=True")
         gradient_BCHW = ctx.gradient(gradients[0], source.normalised())
         of_inputs = torch.ops.aten.native_batch_norm_backward(
             gradient_BCHW, source.x_BCHW, weight_C, None, None, mean_C, inverse_deviation_C, True, ctx.eps, [True] * 3
@@ -89,17 +90,17 @@ def _relu_gradient(gradient: Tensor, x: Tensor) -> Tensor:
     return torch.ops.aten.threshold_backward(gradient, x, 0)
 
 
-# an activation with its gradient, which is computed from the activation's input
-_KNOWN: dict[type[nn.Module], tuple[Callable[..., Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
+# each activation's function, and its gradient as computed from the activation's input
+_ACTIVATIONS: dict[type[nn.Module], tuple[Callable[..., Tensor], Callable[[Tensor, Tensor], Tensor]]] = {
     nn.ReLU: (F.relu, _relu_gradient),
     nn.SiLU: (F.silu, torch.ops.aten.silu_backward),
 }
 
 
 def norm_activation(norm: nn.Module, activation: nn.Module, x_BCHW: Tensor) -> Tensor:
-    """``activation(norm(x))``, of which only x is kept for the gradient where that saves much memory.
+    """``activation(norm(x))``. Only x is kept for the backward pass where that saves much memory.
 
-    That is in training, for large tensors, plain batch norm, and ReLU or SiLU.
+    That is in training, for large tensors, plain BatchNorm, and ReLU or SiLU.
     """
     if not (
         isinstance(norm, nn.BatchNorm2d)
@@ -107,7 +108,7 @@ def norm_activation(norm: nn.Module, activation: nn.Module, x_BCHW: Tensor) -> T
         and norm.track_running_stats
         and norm.momentum is not None
         and x_BCHW.dtype == norm.weight.dtype
-        and _pays(activation, x_BCHW)
+        and _should_recompute(activation, x_BCHW)
     ):
         return activation(norm(x_BCHW))
     assert norm.num_batches_tracked is not None
@@ -118,30 +119,30 @@ def norm_activation(norm: nn.Module, activation: nn.Module, x_BCHW: Tensor) -> T
 
 
 def activate(activation: nn.Module, x: Tensor) -> Tensor:
-    """``activation(x)``, whose output :func:`apply` need not keep, as it can be made from x again."""
+    """``activation(x)``. :func:`apply` need not keep its output, which can be recomputed from x."""
     y: Tensor = activation(x)
-    if _pays(activation, x) and not getattr(activation, "inplace", False):
-        setattr(y, _SOURCE, _Source(x, None, _KNOWN[type(activation)][0]))
+    if _should_recompute(activation, x) and not getattr(activation, "inplace", False):
+        setattr(y, _SOURCE, _RecomputeSource(x, None, _ACTIVATIONS[type(activation)][0]))
     return y
 
 
 def apply(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``function(x)``, for whose gradient the source of x is kept in its place where x has one."""
+    """``function(x)``. Where x can be recomputed, its source is kept for the backward pass instead of x."""
     if not hasattr(x, _SOURCE):
         return function(x)
-    with torch.autograd.graph.saved_tensors_hooks(_source_of, _made_again):
+    with torch.autograd.graph.saved_tensors_hooks(_pack, _recompute):
         return function(x)
 
 
-def is_large(x: Tensor) -> bool:
-    """Whether a tensor like this is better made again than kept."""
-    return x.numel() > PAYS_ABOVE
+def recompute_pays(x: Tensor) -> bool:
+    """Whether a tensor of this size is better recomputed than kept for the backward pass."""
+    return x.numel() > RECOMPUTE_ABOVE
 
 
-def _pays(activation: nn.Module, x: Tensor) -> bool:
+def _should_recompute(activation: nn.Module, x: Tensor) -> bool:
     return (
-        type(activation) in _KNOWN
-        and is_large(x)
+        type(activation) in _ACTIVATIONS
+        and recompute_pays(x)
         and x.requires_grad
         and torch.is_grad_enabled()
         and not _in_checkpointed_block
@@ -149,17 +150,17 @@ def _pays(activation: nn.Module, x: Tensor) -> bool:
     )
 
 
-def _source_of(tensor: Tensor) -> Tensor | _Source:
+def _pack(tensor: Tensor) -> Tensor | _RecomputeSource:
     return getattr(tensor, _SOURCE, tensor)
 
 
-def _made_again(kept: Tensor | _Source) -> Tensor:
-    return kept.activated() if isinstance(kept, _Source) else kept
+def _recompute(packed: Tensor | _RecomputeSource) -> Tensor:
+    return packed.activated() if isinstance(packed, _RecomputeSource) else packed
 
 
 @contextmanager
 def within_checkpointed_block() -> Iterator[None]:
-    """Within a block under gradient checkpointing: nothing here needs to be computed again by itself."""
+    """Within a block under gradient checkpointing, which recomputes everything anyway: recompute no single layer."""
     global _in_checkpointed_block
     before, _in_checkpointed_block = _in_checkpointed_block, True
     try:

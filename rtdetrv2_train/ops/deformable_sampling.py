@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rtdetrv2_train.ops.conv_norm_act import is_large
+from rtdetrv2_train.ops.conv_norm_act import recompute_pays
 
 
 def sample_bilinear_reference(values_NChw: Tensor, locations_NPQ2: Tensor, weights_NPQ: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def sample_bilinear_reference(values_NChw: Tensor, locations_NPQ2: Tensor, weigh
 
 
 def sample_bilinear(values_NChw: Tensor, locations_NPQ2: Tensor, weights_NPQ: Tensor) -> Tensor:
-    """Weighted sum of bilinear samples; outside the map lies zero.
+    """Weighted sum of bilinear samples. Outside of the map every value is zero.
 
     Args:
         values_NChw: ``[N, C, h, w]``.
@@ -36,9 +36,9 @@ def sample_bilinear(values_NChw: Tensor, locations_NPQ2: Tensor, weights_NPQ: Te
 
 
 def sample_nearest(values_NChw: Tensor, locations_NPQ2: Tensor, weights_NPQ: Tensor) -> Tensor:
-    """As :func:`sample_bilinear`, but of the nearest pixels, which needs no ``grid_sample``.
+    """As :func:`sample_bilinear`, but with the nearest pixels, so that no ``grid_sample`` is needed.
 
-    Locations are clamped to the map: columns by its width and rows by its height.
+    Locations are clamped to the map: columns by its width, rows by its height.
     """
     height, width = values_NChw.shape[2:]
     column = (locations_NPQ2[..., 0] * width + 0.5).long().clamp(0, width - 1)
@@ -49,12 +49,12 @@ def sample_nearest(values_NChw: Tensor, locations_NPQ2: Tensor, weights_NPQ: Ten
 
 
 class _Bilinear(torch.autograd.Function):
-    """Samples are the decoder's largest tensor and cheap to read again, so large ones are not kept for the gradient."""
+    """Samples are the decoder's largest tensor and cheap to recompute. The backward pass recomputes large ones."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, grid: Tensor, weights: Tensor) -> Tensor:
         samples = _samples(values, grid)
-        kept = None if is_large(samples) or not any(ctx.needs_input_grad) else samples
+        kept = None if recompute_pays(samples) or not any(ctx.needs_input_grad) else samples
         ctx.save_for_backward(values, grid, weights, kept)
         weights = weights[:, None]
         return (samples.mul_(weights) if kept is None else samples * weights).sum(2)

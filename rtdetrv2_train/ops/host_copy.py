@@ -1,4 +1,4 @@
-"""Copies from the device to the host that nobody waits for until they are read."""
+"""Asynchronous copies from the device to the host. Only reading one waits for it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 class HostCopy:
-    """A tensor on its way to the host, through page-locked memory from a GPU; on a CPU it is there already.
+    """A tensor on its way from a GPU to the host, through pinned memory. On a CPU it is there already.
 
     Args:
-        tensor: on any device; it must not be changed in place before it is read.
+        tensor: on any device. It must not be changed in place before it is read.
     """
 
     def __init__(self, tensor: Tensor) -> None:
@@ -23,7 +23,7 @@ class HostCopy:
             self._arrived.record()
 
     def read(self) -> Tensor:
-        """The tensor on the host, as soon as it has arrived. May be called by any thread."""
+        """Wait for the copy and return it. May be called by any thread."""
         if self._arrived is not None:
             self._arrived.synchronize()
         return self._tensor

@@ -1,4 +1,4 @@
-"""The cost of giving each ground-truth box to each query of its image.
+"""The cost of matching each ground-truth box with each query of its image.
 
 Shape suffixes: G prediction sets, B batch, Q queries, C classes, N boxes of the batch, R = G x Q.
 """
@@ -16,14 +16,14 @@ from rtdetrv2_train.types import Targets
 
 @dataclass(frozen=True)
 class CostWeights:
-    """What the matching cost is made of.
+    """Weights of the terms of the matching cost.
 
     Attributes:
         class_weight: weight of the focal classification cost.
         box_weight: weight of the L1 distance of normalised cxcywh boxes.
         giou_weight: weight of the negative GIoU.
-        alpha: balance of the focal cost.
-        gamma: its exponent.
+        alpha: alpha of the focal cost.
+        gamma: gamma of the focal cost.
     """
 
     class_weight: float = 2.0
@@ -47,20 +47,20 @@ def matching_cost_reference(logits_GBQC: Tensor, boxes_GBQ4: Tensor, targets: Ta
 
 
 def matching_cost(logits_GBQC: Tensor, boxes_GBQ4: Tensor, targets: Targets, weights: CostWeights) -> Tensor:
-    """The cost of each pair of a box and a query of its image.
+    """The cost of each pair of a ground-truth box and a query of its image.
 
     Args:
         logits_GBQC: class logits, ``[G, B, Q, C]``.
         boxes_GBQ4: cxcywh in [0, 1], ``[G, B, Q, 4]``.
-        targets: ground truth of N boxes.
-        weights: of the parts of the cost.
+        targets: ground truth with N boxes.
+        weights: weights of the terms.
 
     Returns:
         ``[N, G, Q]``.
     """
-    # Of two intervals with centres c and half lengths h, the hull is h + h' + d long and h + h' - d are shared, where
-    # d is the larger of |c - c'| and |h - h'|: what the L1 cost is made of gives GIoU too, without corners. Numbers of
-    # one kind lie side by side, which every operation runs through faster.
+    # Take two intervals with centres c, c' and half lengths h, h'; let d be the larger of |c - c'| and |h - h'|. Their
+    # hull has length h + h' + d and their intersection h + h' - d. So the differences of the L1 cost give GIoU too,
+    # without corners. Each coordinate is contiguous in memory, which makes every operation faster.
     num_classes = logits_GBQC.shape[-1]
     truth_N5 = _centre_half_area(targets.boxes)
     predicted_BR5 = _centre_half_area(boxes_GBQ4.transpose(0, 1).flatten(1, 2))
@@ -80,7 +80,7 @@ def matching_cost(logits_GBQC: Tensor, boxes_GBQ4: Tensor, targets: Targets, wei
     cost_NR.sub_(intersection_NR.div_(union_NR), alpha=weights.giou_weight)
     cost_NR.sub_(union_NR.div_(hull_NR).sub_(1), alpha=weights.giou_weight)
 
-    of_class = logits_GBQC.permute(1, 3, 0, 2).reshape(-1, cost_NR.shape[1])  # rows for each image and class
+    of_class = logits_GBQC.permute(1, 3, 0, 2).reshape(-1, cost_NR.shape[1])  # one row for each image and class
     score_NR = of_class.index_select(0, targets.image_index * num_classes + targets.labels).sigmoid_()
     absence_NR = 1 - score_NR
     negative_NR, positive_NR = score_NR.pow(weights.gamma), absence_NR.pow(weights.gamma)
@@ -91,5 +91,5 @@ def matching_cost(logits_GBQC: Tensor, boxes_GBQ4: Tensor, targets: Targets, wei
 
 
 def _centre_half_area(boxes: Tensor) -> Tensor:
-    """Of cxcywh ``[..., 4]``: centre x, centre y, half width, half height and area, ``[..., 5]``."""
+    """From cxcywh ``[..., 4]`` to centre x, centre y, half width, half height and area, ``[..., 5]``."""
     return torch.cat([boxes[..., :2], boxes[..., 2:] * 0.5, boxes[..., 2:].prod(-1, keepdim=True)], -1)

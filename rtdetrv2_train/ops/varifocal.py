@@ -25,13 +25,13 @@ def varifocal_loss_reference(
 def varifocal_loss(
     logits_GBQC: Tensor, matched: tuple[Tensor, ...], iou_GK: Tensor, alpha: float = 0.75, gamma: float = 2.0
 ) -> Tensor:
-    """Varifocal loss, summed over each prediction set.
+    """Varifocal loss, summed over each prediction set. The gradient is computed together with the loss.
 
     Args:
         logits_GBQC: class logits ``[G, B, Q, C]``.
         matched: indices of set, image, query and class of the matched pairs, each ``[G, K]`` or broadcastable to it.
-        iou_GK: IoU of each pair, which is the score to predict, ``[G, K]`` without gradient.
-        alpha: weight of all other classes.
+        iou_GK: IoU of each pair, which is the target score, ``[G, K]`` without gradient.
+        alpha: weight of the negatives: every query and class that is not matched.
         gamma: exponent of their score.
 
     Returns:
@@ -42,10 +42,10 @@ def varifocal_loss(
 
 
 class _Varifocal(torch.autograd.Function):
-    """A matched class is weighted by the IoU q that it should predict, every other one by alpha * score^gamma.
+    """A positive is weighted by the IoU q that it should predict, a negative by alpha * score^gamma.
 
-    Binary cross-entropy of a logit x is softplus(x) - q * x, so what q adds concerns matched classes alone. Weights
-    have no gradient, so that of x is weight * score - q^2, which is known as soon as the loss is.
+    Binary cross-entropy of a logit x is softplus(x) - q * x, so the term with q concerns positives alone. Weights have
+    no gradient, so that of x is weight * score - q^2. It is known as soon as the loss is.
     """
 
     @staticmethod
@@ -54,7 +54,7 @@ class _Varifocal(torch.autograd.Function):
     ) -> Tensor:
         score = logits_GBQC.sigmoid()
         weight = score.pow(gamma).mul_(alpha).index_put_(at, iou_GK)
-        # softplus(x) = max(x, 0) - log(max(score, 1 - score)): exact in both tails, and log1p is several times slower
+        # softplus(x) = max(x, 0) - log(max(score, 1 - score)) is exact in both tails; log1p is several times slower
         softplus = logits_GBQC.relu().sub_(torch.maximum(score, 1 - score).log_())
         everywhere_G = torch.linalg.vecdot(weight.flatten(1), softplus.flatten(1))
         if ctx.needs_input_grad[0]:

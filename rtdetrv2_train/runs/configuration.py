@@ -9,26 +9,12 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.files import save_text
-from rtdetrv2_train.runs.folder import CONFIG_FILE
+from rtdetrv2_train.runs.folder import CONFIG_FILE, config_folder
 from rtdetrv2_train.runs.processes import is_rank_zero, shared_run_folder
 from rtdetrv2_train.runs.trusted_classes import check_classes
 
 _GROUPS = ("model", "data", "augment", "recipe", "trainer", "logger", "callbacks", "experiment")
-
-
-def config_folder() -> Path:
-    """The folder of configuration groups: within an installed package, or beside the package in a checkout.
-
-    Raises:
-        UserError: if there is neither.
-    """
-    package = Path(__file__).resolve().parents[1]
-    for folder in (package / "conf", package.parent / "conf"):
-        if (folder / "model").is_dir():
-            return folder
-    raise UserError(f"the configuration that belongs to '{package}' is missing: install rtdetrv2-train again")
 
 
 def register_resolvers() -> None:
@@ -63,9 +49,9 @@ def composed(name: str, overrides: Sequence[str]) -> Iterator[DictConfig]:
     register_resolvers()
     with own_hydra():
         config = compose(name, overrides=list(overrides), return_hydra_config=True)
-        HydraConfig.instance().set_config(config)  # ${hydra:...} refers to it
         with _unlocked(config.hydra):
             config.hydra.runtime.output_dir = config.hydra.run.dir
+        HydraConfig.instance().set_config(config)  # a copy, which ${hydra:...} refers to
         with _unlocked(config):
             del config["hydra"]
         yield config

@@ -1,8 +1,10 @@
-"""A run's folder: every name in it, and how runs are found. Imports nothing heavy."""
+"""A run's folder: every name in it, and how runs are found; and where ``conf/`` is. Imports nothing heavy."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from rtdetrv2_train.errors import UserError
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE = "metrics.json"
@@ -32,3 +34,16 @@ def run_folder_of(source: str | Path) -> Path | None:
         if (folder / CONFIG_FILE).is_file():
             return folder
     return None
+
+
+def config_folder() -> Path:
+    """The folder of configuration groups: within an installed package, or beside the package in a checkout.
+
+    Raises:
+        UserError: if there is neither.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "model").is_dir():
+            return folder
+    raise UserError(f"the configuration that belongs to '{package}' is missing: install rtdetrv2-train again")

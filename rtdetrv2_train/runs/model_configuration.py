@@ -9,7 +9,8 @@ from omegaconf import DictConfig
 
 from rtdetrv2_train.errors import UserError, nearest
 from rtdetrv2_train.model.architecture import Architecture
-from rtdetrv2_train.runs.configuration import config_folder, own_hydra, plain
+from rtdetrv2_train.runs.configuration import own_hydra, plain
+from rtdetrv2_train.runs.folder import config_folder
 
 
 def model_config(name: str) -> DictConfig:

@@ -58,7 +58,7 @@ def shared_run_folder(proposed: str, resumed: Path | None = None) -> str:
     if (step := _slurm_step()) is not None:
         return str(Path(proposed).with_name(f"slurm_{step}"))
     if int(os.environ.get("NODE_RANK", 0)) > 0:
-        raise UserError("several nodes need torchrun or SLURM (docs/launching.md), or hydra.run.dir=... on each")
+        raise UserError("several nodes need torchrun or SLURM (docs/distributed.md), or hydra.run.dir=... on each")
     return proposed
 
 

@@ -2,52 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.runs.folder import config_folder
 
-_OURS = (
-    "rtdetrv2_train.data.augment.geometric.HorizontalFlip",
-    "rtdetrv2_train.data.augment.geometric.IoUCrop",
-    "rtdetrv2_train.data.augment.geometric.ZoomOut",
-    "rtdetrv2_train.data.augment.photometric.PhotometricDistortion",
-    "rtdetrv2_train.data.loading.datamodule.CocoDataModule",
-    "rtdetrv2_train.data.shapes.ShapesDataModule",
-    "rtdetrv2_train.loss.criterion.Criterion",
-    "rtdetrv2_train.loss.matcher.HungarianMatcher",
-    "rtdetrv2_train.training.callbacks.augmentation_log.AugmentationLog",
-    "rtdetrv2_train.training.callbacks.checkpointing.Checkpointing",
-    "rtdetrv2_train.training.callbacks.curves.Curves",
-    "rtdetrv2_train.training.callbacks.ema.EMA",
-    "rtdetrv2_train.training.callbacks.history.History",
-    "rtdetrv2_train.training.callbacks.nan_guard.NanGuard",
-    "rtdetrv2_train.training.callbacks.pictures.ValidationPictures",
-    "rtdetrv2_train.training.callbacks.progress.Progress",
-    "rtdetrv2_train.training.callbacks.pruning.Pruning",
-    "rtdetrv2_train.training.callbacks.resume.ResumeAdjustments",
-    "rtdetrv2_train.training.recipe.Recipe",
-    "rtdetrv2_train.training.recipe.ShortRun",
-)
-_OF_LIBRARIES = (
-    "datetime.timedelta",
-    "lightning.Trainer",
-    "lightning.pytorch.callbacks.LearningRateMonitor",
-    "lightning.pytorch.loggers.CSVLogger",
-    "lightning.pytorch.loggers.MLFlowLogger",
-    "lightning.pytorch.loggers.TensorBoardLogger",
-    "lightning.pytorch.loggers.WandbLogger",
-    "lightning.pytorch.plugins.environments.SLURMEnvironment",
-    "lightning.pytorch.strategies.DDPStrategy",
-    "optuna.pruners.HyperbandPruner",
-    "optuna.pruners.MedianPruner",
-    "optuna.pruners.NopPruner",
-)
-TRUSTED_CLASSES = frozenset((*_OURS, *_OF_LIBRARIES))
-"""The classes that ``conf/`` names in the sections that a run saves; besides them, transforms of Albumentations."""
-
+_NAMED = re.compile(r"\b_target_: *([\w.]+)")
 _TRANSFORM = re.compile(r"albumentations\.[A-Z]\w*")
+
+
+@functools.cache
+def trusted_classes() -> frozenset[str]:
+    """The classes that ``conf/`` names; besides them, transforms of Albumentations may be named."""
+    texts = (path.read_text(encoding="utf-8") for path in config_folder().rglob("*.yaml"))
+    return frozenset(target for text in texts for target in _NAMED.findall(text))
 
 
 def check_classes(config: Mapping[str, Any], own: Mapping[str, Any], source: str) -> None:
@@ -63,7 +34,7 @@ def check_classes(config: Mapping[str, Any], own: Mapping[str, Any], source: str
     """
     composed = dict(_targets(own, ""))
     for key, target in _targets(config, ""):
-        trusted = target in TRUSTED_CLASSES or _TRANSFORM.fullmatch(str(target))
+        trusted = target in trusted_classes() or _TRANSFORM.fullmatch(str(target))
         if not trusted and composed.get(key) != target:
             raise UserError(
                 f"'{source}' asks for '{target}' at {key}, which a file may not call: if you trust it, name it "

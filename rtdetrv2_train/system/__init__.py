@@ -1,1 +1,1 @@
-"""What this process may use of the machine, and how it uses memory."""
+"""The machine: cores, memory and shared memory that a process may use, and the memory allocator."""

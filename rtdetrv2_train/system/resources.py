@@ -1,4 +1,4 @@
-"""What this process may use of the machine: its cores and its memory, within the limits of a container or a job."""
+"""Cores and memory that a process may use, within the cgroup limits of a container or a job."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ _SHARED_MEMORY = Path("/dev/shm")
 
 
 def available_cores() -> int:
-    """Processor cores that this process may use, at least 1."""
+    """Number of CPU cores that this process may use, at least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = []
     for group in _groups("cpu"):
         text = _text(group / "cpu.max") or f"{_text(group / 'cpu.cfs_quota_us')} {_text(group / 'cpu.cfs_period_us')}"
         quota, _, period = text.partition(" ")
-        if quota.isdigit() and period.isdigit():  # without a limit "max", in the older version -1
+        if quota.isdigit() and period.isdigit():  # no limit is "max" in cgroup v2, -1 in v1
             quotas.append(int(quota) // int(period))
     return max(1, min([cores, *quotas]))
 
 
 def available_memory() -> int | None:
-    """Bytes that processes can still get; None where the system does not say."""
+    """Bytes of free memory within all limits; None if the system does not tell."""
     of_machine = _entry(_PROCESS / "meminfo", "MemAvailable:")
     free = [] if of_machine is None else [1024 * of_machine]
     for group in _groups("memory"):
         limit = _text(group / "memory.max") or _text(group / "memory.limit_in_bytes")
         used = _text(group / "memory.current") or _text(group / "memory.usage_in_bytes")
         if limit.isdigit() and used.isdigit():
-            # What is kept of files counts as used, but makes room.
+            # The page cache counts as used, but can be reclaimed.
             kept = _entry(group / "memory.stat", "total_inactive_file") or _entry(
                 group / "memory.stat", "inactive_file"
             )
@@ -41,14 +41,14 @@ def available_memory() -> int | None:
 
 
 def available_shared_memory() -> int | None:
-    """Bytes that processes can still share, which workers hand their batches over in; None where there is no limit."""
+    """Free bytes in ``/dev/shm``, through which workers hand over batches; None if there is no such limit."""
     return shutil.disk_usage(_SHARED_MEMORY).free if _SHARED_MEMORY.is_dir() else None
 
 
 def _groups(controller: str) -> Iterator[Path]:
-    """Folders of the control groups (version 1 or 2) that limit this process: its own and those around it.
+    """Folders of the cgroups (v1 or v2) that limit this process: its own and all parents.
 
-    Within a container the paths may be those outside of it; what then exists is the root, which has its limits.
+    In a container the paths may be those of the host. Then only the root exists, and it has the container's limits.
     """
     for line in _text(_PROCESS / "self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -67,6 +67,6 @@ def _text(path: Path) -> str:
 
 
 def _entry(path: Path, name: str) -> int | None:
-    """The number beside a name in a file of such lines."""
+    """The number beside a name, in a file with a name and a number on each line."""
     found = [line.split()[1] for line in _text(path).splitlines() if line.split()[0] == name]
     return int(found[0]) if found else None

@@ -1,4 +1,4 @@
-"""What all ranks agree on, without waiting for the device."""
+"""Agreement of all ranks on a decision, by an asynchronous all-reduce."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from rtdetrv2_train.ops.host_copy import HostCopy
 
 
 class Agreement:
-    """The largest of the numbers that all ranks give, known to all of them one call later.
+    """The maximum of a number over all ranks, known to every rank one call later.
 
-    One small all-reduce is on its way while the next step is computed, so that nothing waits for it. All ranks have to
-    ask equally often. With one process the answer is its own number, at once.
+    A small all-reduce runs while the next step is computed, so nothing waits for it. All ranks must call equally often.
+    With a world size of 1 the answer is the rank's own number, at once.
     """
 
     def __init__(self) -> None:
         self._pending: tuple[Tensor | HostCopy, Any] | None = None
 
     def ask(self, number: int, device: torch.device) -> int:
-        """Give a number, and get the largest of those that were given in the call before; 0 in the first.
+        """Give this rank's number; get the maximum over all ranks of the previous call, 0 at the first call.
 
         Args:
-            number: of this rank.
-            device: that the ranks communicate on.
+            number: number of this rank.
+            device: device that the ranks communicate with.
         """
         if not _is_distributed():
             return number
@@ -33,14 +33,14 @@ class Agreement:
         given = torch.tensor(number, dtype=torch.int32).to(device, non_blocking=True)
         work = distributed.all_reduce(given, distributed.ReduceOp.MAX, async_op=True)
         if device.type == "cuda":
-            work.wait()  # has the device wait, not the host
+            work.wait()  # makes the device wait, not the host
             self._pending = (HostCopy(given), None)
         else:
             self._pending = (given, work)
         return answer
 
     def settle(self, number: int, device: torch.device) -> int:
-        """The largest of the numbers given now and in the call before. Waits for the other ranks."""
+        """The maximum over all ranks of this call and the previous one. Waits for the other ranks."""
         answer = self.ask(number, device)
         return max(answer, self._answer()) if _is_distributed() else answer
 
@@ -49,7 +49,7 @@ class Agreement:
             return 0
         (number, work), self._pending = self._pending, None
         if isinstance(number, HostCopy):
-            return int(number.read())  # of the step before, so it has most likely arrived
+            return int(number.read())  # of the previous step, so it has most likely arrived
         work.wait()
         return int(number)
 

@@ -1,4 +1,4 @@
-"""How checkpoints reach the disk: whole or not at all."""
+"""Atomic checkpoint writing: a checkpoint is written as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from rtdetrv2_train.runs.folder import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside the one that it replaces, and keeps the last but one for when the last is damaged."""
+    """Writes checkpoints atomically. Keeps the previous ``last.ckpt``, in case the last one is damaged."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._whole: set[Path] = set()  # files that were read or written; a broken one must not replace a whole one
+        self._whole: set[Path] = set()  # files known to be intact; a damaged one must not become the previous one
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         """Write a checkpoint.
 
         Raises:
-            UserError: if it cannot be written; earlier ones are untouched.
+            UserError: if it cannot be written. Earlier checkpoints are untouched.
         """
         path = Path(path)
 
@@ -38,8 +38,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             atomic_save(path, write, previous=path.with_name(PREVIOUS_CHECKPOINT) if keep else None)
         except OSError as error:
             raise UserError(
-                f"'{path}' could not be written ({error.strerror or error}): make room or mend the disk, then go on "
-                f"from the checkpoint before with resume={path.parent.parent}"
+                f"'{path}' could not be written ({error.strerror or error}): free disk space or repair the disk, then "
+                f"continue from the previous checkpoint with resume={path.parent.parent}"
             ) from error
         self._whole.add(path)
 

@@ -1,4 +1,4 @@
-"""How the total batch of an optimizer step is shared out over ranks and gradient accumulation."""
+"""How the total batch size is split over ranks and gradient accumulation into a batch size per device."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rtdetrv2_train.training.recipe import AUTO
 
 @dataclass(frozen=True)
 class BatchSize:
-    """A total batch in equal parts.
+    """A total batch size, split into equal batches.
 
     Attributes:
-        world_size: number of ranks, one for each device.
-        accumulated: batches whose gradients each of them accumulates for one optimizer step.
-        per_device: images of one such batch.
+        world_size: number of ranks, one per device.
+        accumulated: batches per rank and optimizer step (gradient accumulation).
+        per_device: images of one such batch, the batch size per device.
     """
 
     world_size: int
@@ -28,7 +28,7 @@ class BatchSize:
 
     @classmethod
     def of(cls, trainer: Trainer) -> BatchSize:
-        """That of a run."""
+        """The split of a run, as the trainer and the data module have it."""
         per_device: int = trainer.datamodule.batch_size  # type: ignore[attr-defined]
         return cls(trainer.world_size, trainer.accumulate_grad_batches, per_device)
 
@@ -38,13 +38,11 @@ class BatchSize:
         return self.world_size * self.accumulated * self.per_device
 
     def batchnorm_note(self, model: nn.Module, synchronised: bool) -> str | None:
-        """What to tell a user whose BatchNorm sees less than the step, so that results depend on the devices."""
+        """A note for users if BatchNorm sees fewer images than the step has; results then depend on the split."""
         seen = self.per_device * (self.world_size if synchronised else 1)
         if seen == self.total or not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
             return None
-        way_out = (
-            "" if synchronised or self.world_size == 1 else "; trainer.sync_batchnorm=true shares them among the ranks"
-        )
+        way_out = "" if synchronised or self.world_size == 1 else "; trainer.sync_batchnorm=true turns SyncBatchNorm on"
         return (
             f"BatchNorm takes its statistics from {seen} images at a time, not from the {self.total} of a step{way_out}"
         )
@@ -52,23 +50,23 @@ class BatchSize:
     def __str__(self) -> str:
         parts = [f"{self.world_size} device{'s' * (self.world_size > 1)}", f"{self.per_device} images"]
         if self.accumulated > 1:
-            parts.append(f"{self.accumulated} accumulated batches")
+            parts.append(f"{self.accumulated} batches of gradient accumulation")
         return f"{self.total} images a step ({' x '.join(parts)})"
 
 
 def share_out(
     total: int, world_size: int, accumulated: int | Literal["auto"] = AUTO, most_per_device: int | None = None
 ) -> BatchSize:
-    """Share out the total batch.
+    """Split the total batch size.
 
     Args:
         total: images of one optimizer step.
         world_size: number of ranks.
-        accumulated: batches that each rank accumulates; ``auto``: as few as ``most_per_device`` allows.
-        most_per_device: images that a device holds at once; None: all of its share.
+        accumulated: batches of gradient accumulation; ``auto``: as few as ``most_per_device`` allows.
+        most_per_device: largest batch size per device; None: no limit.
 
     Raises:
-        UserError: if that is impossible.
+        UserError: if there is no such split.
     """
     if accumulated == AUTO:
         share = _equal_parts(total, world_size, f"{world_size} devices")
@@ -76,7 +74,7 @@ def share_out(
         batches = next(n for n in range(1, share + 1) if share % n == 0 and share // n <= most)
     else:
         batches = int(accumulated)
-    what = f"{world_size} devices with {batches} accumulated batches each"
+    what = f"{world_size} devices with gradient accumulation over {batches} batches"
     per_device = _equal_parts(total, world_size * batches, what)
     if most_per_device and per_device > most_per_device:
         raise UserError(
@@ -93,6 +91,6 @@ def _equal_parts(total: int, parts: int, what: str) -> int:
     divisors = [n for n in range(1, total + 1) if total % n == 0]
     numbers = [*[n for n in divisors if n < parts][-1:], *[n for n in divisors if n > parts][:1]]
     raise UserError(
-        f"recipe.total_batch_size={total} cannot be shared by {what}: use {' or '.join(map(str, sizes))}, or "
-        f"{' or '.join(map(str, numbers))} batches a step (trainer.devices x accumulated batches)"
+        f"recipe.total_batch_size={total} cannot be split over {what}: use {' or '.join(map(str, sizes))}, or "
+        f"{' or '.join(map(str, numbers))} batches a step (trainer.devices x trainer.accumulate_grad_batches)"
     )

@@ -1,8 +1,8 @@
-"""The ranks of a run on one machine, started by this process, which is rank 0.
+"""Distributed training (DDP) on one machine: this process is rank 0 and launches the other ranks.
 
-Lightning's own launcher would run the command line of this process again. Under Hydra that composes the configuration
-again, at another time and for another folder; in a sweep it would be the whole sweep. Here the other ranks are started
-before Lightning's Trainer is made, with the environment variables by which Lightning knows ranks that others started.
+Lightning's own launcher would run this process's command line again. Under Hydra that would compose the configuration
+again, with another time and so another run folder; in a sweep it would start the whole sweep. So the other ranks are
+started before Lightning's Trainer is made, with the environment variables of an external launcher.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-_GRACE_SECONDS = 60.0  # for rank 0 to notice by itself that a rank is lost, and to end with a message of its own
+_GRACE_SECONDS = 60.0  # for rank 0 to notice a lost rank itself, and to end with its own message
 _POLL_SECONDS = 0.5
 
 
 @contextmanager
 def local_ranks(world_size: int, command: Sequence[str]) -> Iterator[None]:
-    """Ranks 1 to ``world_size - 1`` run beside this process within this context; afterwards they have ended.
+    """Run ranks 1 to ``world_size - 1`` as child processes within this context. They have ended when it is left.
 
-    Where a rank fails, this process notices as soon as it waits for it; if it does not within a minute, as where NCCL
-    waits for ever, it is ended.
+    If a rank fails, collectives usually fail on rank 0, too. If rank 0 has not ended a minute later (NCCL may wait
+    forever), it is killed.
 
     Args:
-        world_size: number of ranks, this one included; 1 starts none.
-        command: starts a process that does what this one does.
+        world_size: number of ranks, this one included; with 1, no process is started.
+        command: command line of the other ranks.
     """
     if world_size == 1:
         yield
@@ -39,7 +39,7 @@ def local_ranks(world_size: int, command: Sequence[str]) -> Iterator[None]:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(_free_port()),
         "NODE_RANK": "0",
-        "LOCAL_RANK": "0",  # tells Lightning that the ranks have been started
+        "LOCAL_RANK": "0",  # tells Lightning that an external launcher started the ranks
         "WORLD_SIZE": str(world_size),
     }
     before = {name: os.environ.get(name) for name in environment}
@@ -67,7 +67,7 @@ def local_ranks(world_size: int, command: Sequence[str]) -> Iterator[None]:
 
 
 def _watch(others: Sequence[subprocess.Popen[bytes]], over: threading.Event) -> None:
-    """End this process some time after another rank has failed."""
+    """Kill all ranks some time after one has failed, unless rank 0 has ended by then."""
     while not over.wait(_POLL_SECONDS):
         if failed := [process for process in others if process.poll()]:
             deadline = time.monotonic() + _GRACE_SECONDS
@@ -75,8 +75,8 @@ def _watch(others: Sequence[subprocess.Popen[bytes]], over: threading.Event) -> 
                 if over.wait(_POLL_SECONDS):
                     return
             sys.stderr.write(
-                f"error: another process of this run was lost (status {failed[0].returncode}), its own messages say "
-                "why; continue with resume= and the run's folder\n"
+                f"error: another process of this run was lost (status {failed[0].returncode}), see its messages; "
+                "continue with resume= and the run's folder\n"
             )
             for process in others:
                 process.kill()
@@ -84,7 +84,7 @@ def _watch(others: Sequence[subprocess.Popen[bytes]], over: threading.Event) -> 
 
 
 def _leave_group() -> None:
-    from torch import distributed  # this module is also used before PyTorch is imported
+    from torch import distributed  # here, as this module is also used before PyTorch is imported
 
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""How many images a device's memory holds in training, found by trying."""
+"""Find the largest batch size per device that fits into GPU memory, by trying until no out-of-memory error (OOM)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,23 @@ from rtdetrv2_train.types import Batch, Targets
 
 log = logging.getLogger(__name__)
 
-_COPIES_OF_WEIGHTS = 3  # two moments of AdamW and the average
+_COPIES_OF_WEIGHTS = 3  # two moments of AdamW and the EMA
 
 
 def find_batch_size(trainer: Trainer, module: DetectionModule, data: CocoDataModule, share: int) -> int:
-    """The most images of one process's share of a step that fit, and share it evenly.
+    """The largest batch size per device that fits into memory and divides a rank's share of the step.
 
-    Tried with images of the largest size of multi-scale training, each with as many boxes as the fullest has. Devices
-    are taken to be alike. The memory of a CPU is not tried, as the system kills who asks for too much.
+    Tries images of the largest multi-scale size, each with as many boxes as the training image that has most. All
+    devices are assumed to be alike. On a CPU nothing is tried, as Linux kills a process that runs out of memory.
 
     Args:
-        trainer: says what to compute on, and how precisely.
-        module: whose step is tried; its weights stay what they are.
-        data: to be trained on.
-        share: images of a process in a step.
+        trainer: gives device and precision.
+        module: training module to try. Its weights and buffers do not change.
+        data: data module with the training set.
+        share: images of one rank in an optimizer step.
+
+    Raises:
+        UserError: if not even one image fits.
     """
     device = trainer.strategy.root_device
     if device.type != "cuda":
@@ -43,13 +46,13 @@ def find_batch_size(trainer: Trainer, module: DetectionModule, data: CocoDataMod
     def step(images: int) -> None:
         spare = [torch.empty_like(p) for p in module.model.parameters() for _ in range(_COPIES_OF_WEIGHTS)]
         with trainer.precision_plugin.forward_context():
-            losses = module.loss_terms_of(_made_up_batch(images, size, most_boxes).to(device))
+            losses = module.loss_terms_of(_synthetic_batch(images, size, most_boxes).to(device))
         torch.stack(tuple(losses.values())).sum().backward()
         del spare
 
     statistics = {name: buffer.clone() for name, buffer in module.named_buffers()}
     try:
-        found = largest_that_fits(step, share, lambda: _let_go(module))
+        found = largest_that_fits(step, share, lambda: _free_memory(module))
     finally:
         for name, buffer in module.named_buffers():
             buffer.copy_(statistics[name])
@@ -57,13 +60,13 @@ def find_batch_size(trainer: Trainer, module: DetectionModule, data: CocoDataMod
     return found
 
 
-def largest_that_fits(step: Callable[[int], None], share: int, let_go: Callable[[], None]) -> int:
+def largest_that_fits(step: Callable[[int], None], share: int, free_memory: Callable[[], None]) -> int:
     """The largest divisor of ``share`` with which a step does not run out of memory.
 
     Args:
-        step: a step with so many images.
-        share: images to be shared.
-        let_go: gives back the memory that a step has taken.
+        step: runs a step with a given number of images.
+        share: images of one rank in an optimizer step.
+        free_memory: frees the memory of a step.
 
     Raises:
         UserError: if not even one image fits.
@@ -75,20 +78,20 @@ def largest_that_fits(step: Callable[[int], None], share: int, let_go: Callable[
             fits = False
         else:
             fits = True
-        let_go()
+        free_memory()
         if fits:
             return images
     raise UserError(
-        "the device's memory does not hold the training of one image of the largest size: use smaller ones "
-        "(model.image_size, model.multiscale), a smaller model, or trainer.precision=bf16-mixed"
+        "out of memory (OOM) with one image of the largest size: use smaller images (model.image_size, "
+        "model.multiscale), a smaller model, gradient_checkpointing=true or trainer.precision=bf16-mixed"
     )
 
 
-def _made_up_batch(images: int, size: tuple[int, int], boxes: int) -> Batch:
+def _synthetic_batch(images: int, size: tuple[int, int], boxes: int) -> Batch:
     target = {"boxes": torch.full((boxes, 4), 0.5), "labels": torch.zeros(boxes, dtype=torch.int64)}
     return Batch(torch.zeros(images, 3, *size, dtype=torch.uint8), Targets.from_list([target] * images))
 
 
-def _let_go(module: DetectionModule) -> None:
+def _free_memory(module: DetectionModule) -> None:
     module.zero_grad(set_to_none=True)
     torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""The settings of a run beside its result, for TensorBoard's tab that compares runs."""
+"""Hyperparameters and final metrics of a run, for TensorBoard's HPARAMS tab."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SECTIONS = ("seed", "recipe", "data", "trainer", "init_from")
 
 
 def log_hyperparameters(loggers: Sequence[Logger], config: DictConfig, metrics: CocoMetrics) -> None:
-    """Write the settings that one would compare, each under its key, and the final metrics of the run."""
+    """Log the settings that differ between runs, each under its configuration key, and the final metrics."""
     chosen = {section: OmegaConf.to_container(config, resolve=True)[section] for section in _SECTIONS}  # type: ignore[index, call-overload]
     settings = {"model": config.model.name, **dict(_leaves(chosen))}
     results = {f"final/{name}": getattr(metrics, name) for name in ("AP", "AP50", "AP75", "AR100")}
@@ -24,7 +24,7 @@ def log_hyperparameters(loggers: Sequence[Logger], config: DictConfig, metrics: 
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of everything that is a plain value."""
+    """Dotted key and value of every entry that is neither a mapping nor a list."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{key}.")

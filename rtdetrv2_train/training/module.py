@@ -4,19 +4,19 @@ From a batch to new weights, in this order:
 
 1. ``data/loading`` yields a ``Batch`` of bytes with the totals of its step (``step_totals.py``); Lightning moves it to
    the device.
-2. :meth:`DetectionModule.training_step` takes the loss. On one device a batch that runs out of memory is trained on in
-   parts (``oom.py``).
-3. :meth:`DetectionModule.loss_terms_of` runs the model in mixed precision and the criterion in full precision.
+2. :meth:`DetectionModule.training_step` takes the loss. On one device a batch that runs out of memory (OOM) is split
+   (``oom.py``).
+3. :meth:`DetectionModule.loss_terms_of` runs the model in mixed precision (AMP) and the criterion in full precision.
 4. Lightning runs the backward pass; under DDP the ranks share their gradients. With gradient accumulation, 1 to 4 come
    once for each batch of the step.
-5. :meth:`DetectionModule.configure_gradient_clipping` takes the norm of the whole gradient, clips it, and has the
-   optimizer leave the step out where it is NaN or Inf.
+5. :meth:`DetectionModule.configure_gradient_clipping` takes the norm of the whole gradient, clips it, and makes the
+   optimizer skip the step if it is NaN or Inf.
 6. :meth:`DetectionModule.optimizer_step` lets AdamW change the weights, then frees the gradients.
 7. The learning-rate schedule moves on (:meth:`DetectionModule.configure_optimizers`).
-8. Callbacks see the step, in this order: ``callbacks/nan_guard.py`` puts BatchNorm statistics back where the step was
-   left out, ``callbacks/ema.py`` moves the EMA, ``callbacks/checkpointing.py`` saves and stops where that is due.
+8. Callbacks follow in this order: ``callbacks/nan_guard.py`` restores BatchNorm statistics if the step was skipped,
+   ``callbacks/ema.py`` updates the EMA, ``callbacks/checkpointing.py`` saves a checkpoint or stops the run.
 
-Validation uses the EMA. Each batch goes through :meth:`DetectionModule.validation_step`; rank 0 measures at the end.
+Validation uses the EMA. Each batch goes through :meth:`DetectionModule.validation_step`; rank 0 computes the metrics.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.evaluation.metrics import CocoMetrics
 from rtdetrv2_train.loss.criterion import Criterion
 from rtdetrv2_train.model.output import ModelOutput
-from rtdetrv2_train.model.postprocess import detections_from
+from rtdetrv2_train.model.postprocessing import detections_from
 from rtdetrv2_train.training.oom import SplitOnOOM
 from rtdetrv2_train.training.optimizer import group_table, lay_out_state, parameter_groups
 from rtdetrv2_train.training.recipe import Recipe, Schedule
@@ -50,10 +50,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StepResult:
-    """What came of the latest step, all of it on the device and without gradient.
+    """Result of the latest training step. All tensors are on the device and detached.
 
     Attributes:
-        loss_terms: weighted terms of the loss of its last batch, by the reference's names; their sum is the loss.
+        loss_terms: weighted loss terms of the step's last batch, by the reference's names; their sum is the loss.
         gradient_norm: norm of the whole gradient before clipping; None before the first optimizer step.
     """
 
@@ -71,18 +71,18 @@ class DetectionModule(LightningModule):
 
     Args:
         model: maps images (and targets, in training) to a ``ModelOutput``.
-        criterion: maps that and the targets to loss terms.
-        recipe: optimizer and schedule.
+        criterion: maps model output and targets to loss terms.
+        recipe: optimizer, learning-rate schedule and EMA.
         parameter_rules: see :func:`parameter_groups`.
-        evaluator: measures the detections of the validation set.
-        from_scratch: whether nothing of the model is pretrained; the recipe depends on it.
-        max_detections: detections kept for each image.
-        card: describes the model in every checkpoint, so that it can be used without the run's folder.
+        evaluator: computes COCO metrics of the validation set.
+        from_scratch: whether no weights are pretrained; the recipe depends on it.
+        max_detections: detections kept per image.
+        card: description of the model for every checkpoint, so that it can be used without the run's folder.
 
     Attributes:
-        step: what came of the latest training step.
-        metrics: of the latest validation; None before the first.
-        learning_rates: of the parameter groups, at the schedule's full height.
+        step: result of the latest training step.
+        metrics: metrics of the latest validation; None before the first.
+        learning_rates: peak learning rates of the parameter groups.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class DetectionModule(LightningModule):
         card: ModelCard | None = None,
     ) -> None:
         super().__init__()
-        self.model = model.to(memory_format=torch.channels_last)  # its kernels, as its maps
+        self.model = model.to(memory_format=torch.channels_last)  # kernels in the layout of the feature maps
         self.criterion = criterion
         self.recipe = recipe
         self.parameter_rules = parameter_rules
@@ -112,12 +112,12 @@ class DetectionModule(LightningModule):
         self._schedule: Schedule | None = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch. Where one process trains, a batch that memory does not hold is trained on in parts."""
+        """Loss of one batch. With a world size of 1, a batch that runs out of memory (OOM) is split."""
         self.step = replace(self.step, loss_terms={})
-        if self.trainer.world_size > 1:  # each backward pass exchanges gradients, so that all ranks had to split
+        if self.trainer.world_size > 1:  # every backward pass is an all-reduce, so all ranks would have to split
             loss = self._loss(batch)
         else:
-            loss = self._split_on_oom.loss(batch, self._loss, partial(self._forget_gradient, batch_idx))
+            loss = self._split_on_oom.loss(batch, self._loss, partial(self._discard_gradient, batch_idx))
         if self.step.loss_terms and self.trainer.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._log_step()
         return loss
@@ -127,44 +127,44 @@ class DetectionModule(LightningModule):
             losses = self.loss_terms_of(batch)
         self.step = replace(self.step, loss_terms={name: term.detach() for name, term in losses.items()})
         total = torch.stack(tuple(losses.values())).sum()
-        # A loss of NaN may have a finite gradient, which the other ranks could not know of.
+        # A loss of NaN may have a finite gradient. Making that NaN, too, lets all ranks see it.
         return total * torch.where(total.detach().isfinite(), 1.0, float("nan"))
 
     def loss_terms_of(self, batch: Batch) -> dict[str, Tensor]:
-        """The terms of the loss of one batch, by name."""
+        """Loss terms of one batch, by name. The criterion runs without AMP."""
         output = self.model(batch.images, batch.targets)
         with torch.autocast(self.device.type, enabled=False):
             return self.criterion(output, batch.targets)
 
-    def _forget_gradient(self, batch_idx: int) -> None:
+    def _discard_gradient(self, batch_idx: int) -> None:
         if batch_idx % self.trainer.accumulate_grad_batches:
             raise UserError(
-                "out of memory (OOM) during gradient accumulation, where this batch's gradient cannot be told from "
-                "those before: lower recipe.max_batch_size_per_device, and continue with resume="
+                "out of memory (OOM) during gradient accumulation, where this batch cannot be repeated in parts: lower "
+                "recipe.max_batch_size_per_device, and continue with resume="
             )
         self.zero_grad(set_to_none=True)
 
     def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
-        """Clip the norm of the whole gradient, and skip the step if it is NaN or Inf, which all ranks see."""
+        """Clip the norm of the whole gradient. All ranks skip the step if the norm is NaN or Inf."""
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         limit = self.schedule.max_gradient_norm or float("inf")
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is None:
-            optimizer.found_inf = (~norm.isfinite()).float()  # has the fused kernels skip the step
+            optimizer.found_inf = (~norm.isfinite()).float()  # makes the fused optimizer skip the step
         else:
-            norm = norm / scaler._scale  # the optimizer takes the scale out of the gradients, and has the scaler judge
+            norm = norm / scaler._scale  # the gradient scaler of float16 AMP unscales and skips by itself
         nn.utils.clip_grads_with_norm_(parameters, limit, norm)
         self.step = replace(self.step, gradient_norm=norm)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """Step, then free the gradients at once: the next forward pass needs the memory."""
+        """Step, then free the gradients at once, as the next forward pass needs the memory."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         optimizer.zero_grad()
 
     def _log_step(self) -> None:
         terms = torch.stack(tuple(self.step.loss_terms.values()))
-        terms = self.trainer.strategy.reduce(terms, reduce_op="mean")  # over ranks, in one exchange
+        terms = self.trainer.strategy.reduce(terms, reduce_op="mean")  # over ranks, in one all-reduce
         names = (f"loss/{name.removeprefix('loss_')}" for name in self.step.loss_terms)
         self.log("train/loss", terms.sum())
         self.log_dict(dict(zip(names, terms, strict=True)))
@@ -198,12 +198,12 @@ class DetectionModule(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def forward(self, images: Tensor, original_sizes: Tensor) -> Detections:
-        """Detections for uint8 or float images ``[B, 3, H, W]``; for the sizes ``[B, 2]`` see `detections_from`."""
+        """Detections for uint8 or float images ``[B, 3, H, W]``. For the sizes ``[B, 2]`` see `detections_from`."""
         output = self.model(images)
         return detections_from(output.logits, output.boxes, original_sizes, self.max_detections)
 
     def on_validation_epoch_start(self) -> None:
-        """Forget the detections of the epoch before."""
+        """Drop the detections of the previous validation."""
         self.evaluator.reset()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -216,7 +216,7 @@ class DetectionModule(LightningModule):
             self._log_validation_losses(output, batch.targets)
 
     def _log_validation_losses(self, output: ModelOutput, targets: Targets) -> None:
-        # The criterion wants layers and the encoder's proposals; here the last layer stands for both.
+        # The criterion needs layers and the encoder's proposals. Here the last layer stands in for both.
         last = ModelOutput(output.logits[None], output.boxes[None], output.logits, output.boxes)
         with torch.autocast(self.device.type, enabled=False):
             losses = self.criterion(last, targets)
@@ -226,7 +226,7 @@ class DetectionModule(LightningModule):
         self.log_dict(numbers, batch_size=len(targets), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        """Measure on rank 0; every rank has the same numbers afterwards."""
+        """Compute metrics on rank 0 and broadcast them to all ranks."""
         self.evaluator.gather()
         measured = self.evaluator.compute() if self.trainer.is_global_zero else None
         self.metrics = cast(CocoMetrics, self.trainer.strategy.broadcast(measured))
@@ -235,6 +235,6 @@ class DetectionModule(LightningModule):
         self.log_dict(numbers, rank_zero_only=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Describe the model in the checkpoint."""
+        """Store the model card in the checkpoint."""
         if self.card is not None:
             checkpoint[MODEL_CARD_KEY] = self.card.to_dict()

@@ -1,4 +1,4 @@
-"""Where NaN or Inf came from, in a step whose loss or gradient holds it."""
+"""Find where NaN or Inf came from, in a step whose loss or gradient is NaN or Inf."""
 
 from __future__ import annotations
 
@@ -14,39 +14,41 @@ from rtdetrv2_train.types import Batch
 
 
 def cause_of(trainer: Trainer, module: DetectionModule, batch: Batch, terms: Mapping[str, float]) -> str:
-    """Where NaN or Inf came first, in the order of causes.
+    """Where NaN or Inf came first: targets, images, weights, a layer's output, a loss term or a gradient.
 
-    Those are: targets, images, weights, the output of a layer, a term of the loss, a gradient. To tell the last
-    three the step is run again, which moves the statistics of BatchNorm.
+    To find the layer or gradient the step is repeated. That updates the running statistics of BatchNorm.
 
     Args:
-        trainer: of the run.
-        module: after the step.
-        batch: of the step.
-        terms: of its loss, by name.
+        trainer: trainer of the run.
+        module: training module after the step.
+        batch: batch of the step.
+        terms: loss terms of the step, by name.
+
+    Returns:
+        a clause for the log, such as ``the weights ... have NaN or Inf``.
     """
     if images := _images_with_broken_targets(batch):
-        return f"the boxes of {_listed(file_names(trainer, batch, images))} are not finite"
+        return f"the boxes of {_listed(file_names(trainer, batch, images))} have NaN or Inf"
     if batch.images.is_floating_point() and not (fine := batch.images.isfinite().flatten(1).all(1)).all():
         broken = (~fine).nonzero().flatten().tolist()
-        return f"the pixels of {_listed(file_names(trainer, batch, broken))} are not finite"
+        return f"the pixels of {_listed(file_names(trainer, batch, broken))} have NaN or Inf"
     state = [*module.model.named_parameters(), *module.model.named_buffers()]
     if names := [name for name, tensor in state if tensor.is_floating_point() and not tensor.isfinite().all()]:
-        return f"the weights {_listed(names)} are not finite"
+        return f"the weights {_listed(names)} have NaN or Inf"
     layer, gradients = _replay(trainer, module, batch)
     broken_terms = [name for name, value in terms.items() if not is_finite(value)]
-    reasons = [f"the output of the layer {layer} is not finite"] if layer else []
+    reasons = [f"the output of the layer {layer} has NaN or Inf"] if layer else []
     if broken_terms:
-        reasons.append(f"the loss terms {_listed(broken_terms)} are not finite")
+        reasons.append(f"the loss terms {_listed(broken_terms)} are NaN or Inf")
     if gradients:
-        reasons.append(f"the gradients of {_listed(gradients)} are not finite")
-    return " and ".join(reasons) or "the gradient is not finite"
+        reasons.append(f"the gradients of {_listed(gradients)} have NaN or Inf")
+    return " and ".join(reasons) or "the gradient has NaN or Inf"
 
 
 def _replay(trainer: Trainer, module: DetectionModule, batch: Batch) -> tuple[str | None, list[str]]:
-    """Do the step again: the first layer whose output is not finite, and the parameters whose gradients are not."""
+    """Repeat the step: the first layer whose output has NaN or Inf, and the parameters whose gradients have."""
     if trainer.world_size > 1:
-        return None, []  # norms that are synchronised would wait for the other processes
+        return None, []  # SyncBatchNorm would wait for the other ranks
     layers: list[str] = []
     hooks = [
         part.register_forward_hook(
@@ -70,7 +72,7 @@ def _replay(trainer: Trainer, module: DetectionModule, batch: Batch) -> tuple[st
         for name, gradient in zip(parameters, gradients, strict=True)
         if gradient is not None and not gradient.isfinite().all()
     ]
-    return (layers[0] if layers else None), broken[::-1]  # the last ones have theirs first
+    return (layers[0] if layers else None), broken[::-1]  # in the order of the backward pass
 
 
 def is_finite(number: float) -> bool:
@@ -84,7 +86,7 @@ def _images_with_broken_targets(batch: Batch) -> list[int]:
 
 
 def _breaks(given: Any, output: Any) -> bool:
-    """Whether a layer turns finite numbers into others."""
+    """Whether a layer turns finite inputs into NaN or Inf."""
 
     def tensors(values: Any) -> list[Tensor]:
         values = values if isinstance(values, tuple | list) else [values]
@@ -94,7 +96,7 @@ def _breaks(given: Any, output: Any) -> bool:
 
 
 def file_names(trainer: Trainer, batch: Batch, images: Sequence[int] | None = None) -> list[str]:
-    """``file name (id n)`` of images of a batch."""
+    """``file name (id n)`` of images of a batch; all images if None are chosen."""
     ids = batch.targets.image_ids.tolist()
     chosen = range(len(ids)) if images is None else images
     annotations = getattr(trainer.datamodule, "train_annotations", None)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The optimizer: which learning rate and weight decay each parameter gets, and how its state lies in memory."""
+"""The optimizer: learning rate and weight decay of each parameter, and the memory layout of its state."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ ParameterGroup = dict[str, Any]
 def parameter_groups(
     model: nn.Module, rules: Mapping[str, Mapping[str, Any]], learning_rate: float, weight_decay: float
 ) -> list[ParameterGroup]:
-    """Optimizer groups from named rules.
+    """Parameter groups from named rules.
 
     Args:
-        model: its trainable parameters are grouped by equal settings.
-        rules: for each name a pattern ``match``, searched in the parameter's name, and a ``learning_rate`` or
-            ``weight_decay`` or both for the parameters it matches; later rules override earlier ones.
-        learning_rate: for parameters that no rule says otherwise of.
-        weight_decay: likewise.
+        model: model whose trainable parameters are grouped by equal settings.
+        rules: for each name a regular expression ``match``, searched in the parameter's name, and the
+            ``learning_rate``, ``weight_decay`` or both of matching parameters. Later rules override earlier ones.
+        learning_rate: learning rate of parameters without such a rule.
+        weight_decay: weight decay of parameters without such a rule.
 
     Returns:
-        groups for a torch optimizer, with ``name`` and ``parameter_names`` beside ``params``, ``lr``, ``weight_decay``.
+        groups for a torch optimizer: ``params``, ``lr``, ``weight_decay``, and also ``name`` and ``parameter_names``.
 
     Raises:
         UserError: if a pattern is not a regular expression, or a rule has an unknown key.
@@ -66,12 +66,12 @@ def parameter_groups(
 
 
 def group_table(groups: list[ParameterGroup], factor: float, num_frozen: int) -> Table:
-    """A table of group, number of parameters, learning rate and weight decay.
+    """A table of all parameter groups with number of parameters, learning rate and weight decay.
 
     Args:
-        groups: as made by :func:`parameter_groups`.
-        factor: multiplies the learning rates.
-        num_frozen: scalars that are not trained.
+        groups: from :func:`parameter_groups`.
+        factor: factor of the learning rates.
+        num_frozen: number of frozen parameters (scalars).
     """
     table = Table(title="Parameter groups", title_justify="left")
     table.add_column("group")
@@ -92,7 +92,7 @@ def group_table(groups: list[ParameterGroup], factor: float, num_frozen: int) ->
 
 
 def lay_out_state(optimizer: torch.optim.Optimizer) -> None:
-    """Give what the optimizer remembers of a parameter its layout in memory, which the fused kernels rely on."""
+    """Give optimizer state the memory layout (channels last) of its parameter, which fused kernels rely on."""
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():

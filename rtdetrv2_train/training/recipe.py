@@ -1,8 +1,8 @@
-"""The training recipe, and how it adapts to short runs.
+"""The training recipe: learning-rate schedule, warm-up, gradient clipping and EMA, and how they adapt to short runs.
 
-The paper's recipe is made for hundreds of thousands of steps. Its 2,000 warm-up steps and an average over 10,000 steps
-leave a run of a few hundred steps with hardly any training, so whatever is set to ``auto`` follows the length of the
-run: the paper's value when the run is long, a stated fraction of the run when it is short.
+The paper's recipe is made for hundreds of thousands of steps. With 2,000 warm-up steps and an EMA over 10,000 steps, a
+run of a few hundred steps hardly trains at all. So every ``auto`` follows the length of the run. A long run takes the
+paper's value; a short run takes a given fraction of its own length.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from rtdetrv2_train.errors import UserError
 
-Decay = Literal["constant", "cosine"]
+LRSchedule = Literal["constant", "cosine"]
 Scaling = Literal["sqrt", "linear", "none"]
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
@@ -28,7 +28,7 @@ class PaperRecipe:
     ema_decay: float = 0.9999
     ema_ramp_steps: int = 2000
     max_gradient_norm: float = 0.1
-    decay: Decay = "constant"
+    lr_schedule: LRSchedule = "constant"
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class ShortRun:
 
     Attributes:
         below_steps: runs of fewer optimizer steps are short.
-        warmup_share: share of the run for the warm-up.
-        ema_window_share: steps that the average looks back over, ``1 / (1 - decay)``, as a share of the run.
-        ema_ramp_share: share of the run for the ramp of the average.
-        from_scratch_learning_rate_factor: learning rates are multiplied by this when nothing is pretrained.
-        from_scratch_max_gradient_norm: gradient norm to clip at when nothing is pretrained.
-        decay: learning rate after the warm-up.
-        from_scratch_augmentation_share: share of the run after which strong augmentation has ended when nothing is
-            pretrained; the model then still has to learn what images at evaluation look like.
+        warmup_share: warm-up steps, as a fraction of the run.
+        ema_window_share: window of the EMA, ``1 / (1 - decay)`` steps, as a fraction of the run.
+        ema_ramp_share: ramp of the EMA's decay, as a fraction of the run.
+        from_scratch_learning_rate_factor: factor of all learning rates if no weights are pretrained.
+        from_scratch_max_gradient_norm: gradient clipping norm if no weights are pretrained.
+        lr_schedule: learning-rate schedule after the warm-up.
+        from_scratch_augmentation_share: fraction of the run with strong augmentation if no weights are pretrained. The
+            rest of the run shows images as evaluation does.
     """
 
     below_steps: int = 30_000
@@ -53,21 +53,21 @@ class ShortRun:
     ema_ramp_share: float = 1 / 15
     from_scratch_learning_rate_factor: float = 4.0
     from_scratch_max_gradient_norm: float = 1.0
-    decay: Decay = "cosine"
+    lr_schedule: LRSchedule = "cosine"
     from_scratch_augmentation_share: float = 0.5
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A recipe with every number resolved.
+    """A recipe in which every ``auto`` is resolved.
 
     Attributes:
         total_steps: optimizer steps of the run.
-        learning_rate_factor: multiplies the learning rate of every group.
+        learning_rate_factor: factor of the learning rate of every parameter group.
         warmup_steps: steps of the linear warm-up.
-        decay: ``constant``, or ``cosine`` down to ``final_learning_rate_share`` at the last step.
-        final_learning_rate_share: what ``cosine`` ends at, as a share of the full learning rate.
-        max_gradient_norm: the gradient is scaled down to this norm; 0 for no clipping.
+        lr_schedule: after the warm-up, ``constant``, or ``cosine`` down to ``final_learning_rate_share`` at the end.
+        final_learning_rate_share: end of ``cosine``, as a fraction of the peak learning rate.
+        max_gradient_norm: gradient clipping norm; 0 for no clipping.
         ema_decay: decay of the EMA.
         ema_ramp_steps: time constant of its ramp, ``decay * (1 - exp(-step / ramp))``.
         notes: what ``auto`` chose and why, one line each.
@@ -76,7 +76,7 @@ class Schedule:
     total_steps: int
     learning_rate_factor: float
     warmup_steps: int
-    decay: Decay
+    lr_schedule: LRSchedule
     final_learning_rate_share: float
     max_gradient_norm: float
     ema_decay: float
@@ -84,40 +84,42 @@ class Schedule:
     notes: Sequence[str]
 
     def learning_rate_share(self, step: int) -> float:
-        """Share of the full learning rate at an optimizer step, counted from 0."""
+        """Learning rate at an optimizer step, counted from 0, as a fraction of the peak learning rate."""
         warmup = min((step + 1) / max(self.warmup_steps, 1), 1.0)
-        if self.decay == "constant" or step < self.warmup_steps:
+        if self.lr_schedule == "constant" or step < self.warmup_steps:
             return warmup
         progress = min((step - self.warmup_steps) / max(self.total_steps - self.warmup_steps, 1), 1.0)
         cosine = 0.5 * (1 + math.cos(math.pi * progress))
         return self.final_learning_rate_share + (1 - self.final_learning_rate_share) * cosine
 
     def ema_decay_at(self, updates: int) -> float:
-        """Decay of the EMA at its n-th update, counted from 1."""
+        """Decay of the EMA at an update, counted from 1."""
         return self.ema_decay * (1 - math.exp(-updates / max(self.ema_ramp_steps, 1)))
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Optimizer and schedule as configured; numbers may be ``auto``.
+    """Optimizer, learning-rate schedule and EMA as configured. Many values may be ``auto``.
 
     Attributes:
         learning_rate: learning rate of every parameter without a rule of its own.
-        weight_decay: likewise.
-        betas: of AdamW.
-        learning_rate_factor: multiplies all learning rates, or ``auto``.
-        warmup_steps: or ``auto``.
-        decay: ``constant``, ``cosine`` or ``auto``.
-        final_learning_rate_share: end of the cosine.
-        max_gradient_norm: or ``auto``; 0 for no clipping.
-        ema_decay: or ``auto``.
-        ema_ramp_steps: or ``auto``.
+        weight_decay: weight decay of every parameter without a rule of its own.
+        betas: betas of AdamW.
+        learning_rate_factor: factor of all learning rates, or ``auto``.
+        warmup_steps: steps of the linear warm-up, or ``auto``.
+        lr_schedule: learning-rate schedule after the warm-up: ``constant``, ``cosine`` or ``auto``.
+        final_learning_rate_share: end of ``cosine``, as a fraction of the peak learning rate.
+        max_gradient_norm: gradient clipping norm, or ``auto``; 0 for no clipping.
+        ema_decay: decay of the EMA, or ``auto``.
+        ema_ramp_steps: time constant of the ramp of the EMA's decay, or ``auto``.
         short_run: what ``auto`` means for short runs.
         total_batch_size: images of one optimizer step.
-        reference_batch_size: those that the learning rates are meant for.
-        lr_scaling: how learning rates follow the total batch size. ``sqrt``: with its root, as Adam's steps do not grow
-            with the gradient while its noise shrinks with the root (Malladi et al., arXiv 2205.10287); ``linear``, as
-            for SGD (Goyal et al., arXiv 1706.02677); ``none``.
+        reference_batch_size: total batch size that the learning rates are meant for.
+        lr_scaling: how learning rates scale with the total batch size. ``sqrt``: with its square root, as suits Adam
+            (Malladi et al., arXiv 2205.10287). ``linear``: as suits SGD (Goyal et al., arXiv 1706.02677). ``none``.
+
+    Raises:
+        UserError: if a value is not one of these, or negative.
     """
 
     learning_rate: float = 1e-4
@@ -125,7 +127,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.999)
     learning_rate_factor: float | Auto = AUTO
     warmup_steps: int | Auto = AUTO
-    decay: str = AUTO
+    lr_schedule: str = AUTO
     final_learning_rate_share: float = 0.01
     max_gradient_norm: float | Auto = AUTO
     ema_decay: float | Auto = AUTO
@@ -136,8 +138,8 @@ class Recipe:
     lr_scaling: str = "sqrt"
 
     def __post_init__(self) -> None:
-        if self.decay not in (*get_args(Decay), AUTO):
-            raise UserError(f"recipe.decay is '{self.decay}': use constant, cosine or auto")
+        if self.lr_schedule not in (*get_args(LRSchedule), AUTO):
+            raise UserError(f"recipe.lr_schedule is '{self.lr_schedule}': use constant, cosine or auto")
         if self.lr_scaling not in get_args(Scaling):
             raise UserError(f"recipe.lr_scaling is '{self.lr_scaling}': use sqrt, linear or none")
         for name in ("learning_rate_factor", "warmup_steps", "max_gradient_norm", "ema_decay", "ema_ramp_steps"):
@@ -147,7 +149,7 @@ class Recipe:
 
     @property
     def batch_size_factor(self) -> float:
-        """What the learning rates are multiplied by for the sake of the total batch size."""
+        """Factor of the learning rates that follows from the total batch size (``lr_scaling``)."""
         ratio = self.total_batch_size / self.reference_batch_size
         return {"sqrt": math.sqrt(ratio), "linear": ratio, "none": 1.0}[self.lr_scaling]
 
@@ -170,7 +172,7 @@ class Recipe:
         automatic: dict[str, Any] = {
             "learning_rate_factor": short.from_scratch_learning_rate_factor if scratch else 1.0,
             "warmup_steps": share(short.warmup_share, paper.warmup_steps),
-            "decay": short.decay if is_short else paper.decay,
+            "lr_schedule": short.lr_schedule if is_short else paper.lr_schedule,
             "max_gradient_norm": short.from_scratch_max_gradient_norm if scratch else paper.max_gradient_norm,
             "ema_decay": ema_decay,
             "ema_ramp_steps": share(short.ema_ramp_share, paper.ema_ramp_steps),

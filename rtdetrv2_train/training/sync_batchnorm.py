@@ -1,4 +1,4 @@
-"""Batch norms that share their statistics between processes on the CPU, where PyTorch's own do not work."""
+"""SyncBatchNorm for DDP on the CPU (gloo), where PyTorch's ``nn.SyncBatchNorm`` does not work: it needs CUDA."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch.distributed.nn.functional import all_reduce
 
 
 class CPUSyncBatchNorm2d(nn.BatchNorm2d):
-    """Normalises with mean and variance over the batches of all processes, which have to be equally large."""
+    """SyncBatchNorm on the CPU: mean and variance are those over all ranks, whose batches must be equally large."""
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Normalise ``[B, C, H, W]``; in training all processes have to at the same time."""
+        """Normalise ``[B, C, H, W]``. In training this is a collective, so all ranks must call it."""
         if not self.training or not dist.is_initialized():
             return super().forward(x_BCHW)
         world_size = dist.get_world_size()
@@ -34,18 +34,18 @@ class CPUSyncBatchNorm2d(nn.BatchNorm2d):
 
 
 class CPUSyncBatchNorm(LayerSync):
-    """What Lightning's ``sync_batchnorm`` is on GPUs, for processes on the CPU."""
+    """Makes ``trainer.sync_batchnorm=true`` of Lightning work for DDP on the CPU (gloo)."""
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Share statistics from now on."""
-        return _with_norms(model, nn.BatchNorm2d, CPUSyncBatchNorm2d)
+        """Turn every BatchNorm into SyncBatchNorm."""
+        return _replace_batchnorm(model, nn.BatchNorm2d, CPUSyncBatchNorm2d)
 
     def revert(self, model: nn.Module) -> nn.Module:
-        """Share them no more."""
-        return _with_norms(model, CPUSyncBatchNorm2d, nn.BatchNorm2d)
+        """Turn every SyncBatchNorm back into BatchNorm."""
+        return _replace_batchnorm(model, CPUSyncBatchNorm2d, nn.BatchNorm2d)
 
 
-def _with_norms(model: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> nn.Module:
+def _replace_batchnorm(model: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> nn.Module:
     for module in model.modules():
         if type(module) is old:
             module.__class__ = new  # parameters, names and hooks stay

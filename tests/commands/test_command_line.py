@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -15,40 +14,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from rtdetrv2_train.cli import COMMANDS
+from tests.running import TINY, WITHOUT_PICTURES, last_line, of_set, run_command, run_script, start_script
 from tests.support import ROOT, write_coco
 
-TINY = [
-    "model=nano",
-    "model.image_size=[64,64]",
-    "augment=light",
-    "trainer=cpu",
-    "recipe.total_batch_size=4",
-    "data.num_workers=0",
-]
-
-
-def run(script: str, *overrides: str, expect: int = 0) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "2", "COLUMNS": "160"}
-    result = subprocess.run(
-        [sys.executable, str(ROOT / script), *overrides],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    assert result.returncode == expect, result.stdout[-3000:] + result.stderr[-3000:]
-    return result.stdout + result.stderr
-
-
-def of_set(folder: Path) -> list[str]:
-    paths = [
-        f"data.{part}.{key}={value}"
-        for part in ("train", "val")
-        for key, value in (("images", "images"), ("annotations", "annotations.json"))
-    ]
-    return [f"data.root={folder}", *paths]
+ON_CPU = (*TINY, "trainer=cpu")
+ON_TWO_RANKS = (*TINY, *WITHOUT_PICTURES, "trainer=ddp_cpu", "trainer.devices=2")
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +30,8 @@ def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def straight_run(small_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "straight"
-    run("train.py", *TINY, *of_set(small_set), "trainer.max_epochs=4", f"hydra.run.dir={folder}")
+    pictures = "callbacks.pictures.num_images=1"
+    run_command("train", *ON_CPU, *of_set(small_set), pictures, "trainer.max_epochs=4", f"hydra.run.dir={folder}")
     return folder
 
 
@@ -96,7 +68,7 @@ def test_a_run_leaves_what_its_folder_promises(straight_run: Path) -> None:
 @pytest.mark.parametrize("what", ["run", "checkpoints/best.ckpt", "model"])
 def test_evaluation_gives_the_numbers_of_training(straight_run: Path, tmp_path: Path, what: str) -> None:
     source = f"run={straight_run}" if what == "run" else f"checkpoint={straight_run / what}"
-    output = run("eval.py", source, "trainer=cpu", f"hydra.run.dir={tmp_path}")
+    output = run_command("eval", source, "trainer=cpu", f"hydra.run.dir={tmp_path}")
     assert "Worst classes" in output
     assert (tmp_path / "report.html").is_file()
     assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(
@@ -109,7 +81,7 @@ def test_predictions_in_coco_format_give_pycocotools_the_ap_of_the_evaluation(
 ) -> None:
     annotations = small_set / "annotations.json"
     source = [f"run={straight_run}", f"source={small_set / 'images'}", f"annotations={annotations}", "device=cpu"]
-    run("predict.py", *source, "threshold=0", "formats=[coco]", f"output={tmp_path}")
+    run_command("predict", *source, "threshold=0", "formats=[coco]", f"output={tmp_path}")
     results = json.loads((tmp_path / "predictions.json").read_text())
     # So short a run finds nothing: some of its own detections, a little smaller, are what is to be found.
     content = json.loads(annotations.read_text())
@@ -121,7 +93,7 @@ def test_predictions_in_coco_format_give_pycocotools_the_ap_of_the_evaluation(
     made = small_set / "made.json"
     made.write_text(json.dumps(content))
     evaluated = ["data.val.annotations=made.json", "trainer=cpu", f"hydra.run.dir={tmp_path / 'eval'}"]
-    run("eval.py", f"run={straight_run}", *evaluated)
+    run_command("eval", f"run={straight_run}", *evaluated)
     truth = COCO(str(made))
     evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / "predictions.json")), "bbox")
     evaluation.evaluate()
@@ -143,20 +115,21 @@ def test_tensorboard_gets_settings_curves_and_validation_losses(straight_run: Pa
 
 def test_evaluation_refuses_more_decoder_layers_than_there_are(straight_run: Path, tmp_path: Path) -> None:
     options = [f"run={straight_run}", "trainer=cpu", f"hydra.run.dir={tmp_path}"]
-    message = last_line(run("eval.py", *options, "num_eval_layers=9", expect=2))
+    message = last_line(run_command("eval", *options, "num_eval_layers=9", expect=2))
     assert "num_eval_layers=9: this model's decoder has layers 1 to 2" in message
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_like_one_that_never_stopped(straight_run: Path, small_set: Path, tmp_path: Path) -> None:
     folder = tmp_path / "stopped"
-    command = [sys.executable, str(ROOT / "train.py"), *TINY, *of_set(small_set)]
-    command += ["trainer.max_epochs=4", f"hydra.run.dir={folder}"]
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "2"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    process = start_script(
+        "train.py",
+        *ON_CPU,
+        *WITHOUT_PICTURES,
+        *of_set(small_set),
+        "trainer.max_epochs=4",
+        f"hydra.run.dir={folder}",
+        folder=tmp_path,
     )
     history = folder / "history.json"
     try:
@@ -165,10 +138,10 @@ def test_a_resumed_run_ends_like_one_that_never_stopped(straight_run: Path, smal
             time.sleep(0.02)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
     stopped_at = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert 0 < stopped_at < 12
-    run("train.py", f"resume={folder}")
+    run_command("train", f"resume={folder}")
     for key in ("state_dict", "current_model_state"):
         expected = weights(straight_run / "checkpoints" / "last.ckpt", key)
         found = weights(folder / "checkpoints" / "last.ckpt", key)
@@ -178,59 +151,58 @@ def test_a_resumed_run_ends_like_one_that_never_stopped(straight_run: Path, smal
     assert epochs == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_within_an_epoch_can_be_resumed_and_evaluated(small_set: Path, tmp_path: Path) -> None:
     folder = tmp_path / "short"
-    run("train.py", *TINY, *of_set(small_set), "trainer.max_steps=2", "trainer.max_epochs=3", f"hydra.run.dir={folder}")
+    run_command(
+        "train", *ON_CPU, *of_set(small_set), "trainer.max_steps=2", "trainer.max_epochs=3", f"hydra.run.dir={folder}"
+    )
     last = folder / "checkpoints" / "last.ckpt"
     averaged, current = weights(last, "state_dict"), weights(last, "current_model_state")
     assert any(not torch.equal(tensor, averaged[name]) for name, tensor in current.items())
-    run("eval.py", f"checkpoint={last}", "trainer=cpu", *of_set(small_set), f"hydra.run.dir={tmp_path / 'eval'}")
+    run_command("eval", f"checkpoint={last}", "trainer=cpu", *of_set(small_set), f"hydra.run.dir={tmp_path / 'eval'}")
     evaluated = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert evaluated == json.loads((folder / "metrics.json").read_text())
-    run("train.py", f"resume={folder}", "trainer.max_steps=-1")
+    run_command("train", f"resume={folder}", "trainer.max_steps=-1")
     history = json.loads((folder / "history.json").read_text())
     assert [(epoch["epoch"], epoch["step"]) for epoch in history] == [(0, 3), (1, 6), (2, 9)]
 
 
-def test_two_processes_train_and_evaluate_like_one(straight_run: Path, small_set: Path, tmp_path: Path) -> None:
-    out = run(
-        "train.py",
-        *[item for item in TINY if item != "trainer=cpu"],
-        "trainer=ddp_cpu",
-        "trainer.devices=2",
-        *of_set(small_set),
-        "trainer.max_epochs=1",
-        f"hydra.run.dir={tmp_path / 'two'}",
-    )
-    assert "AP" in out
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["two"]
-    run("eval.py", f"run={straight_run}", "trainer=ddp_cpu", "trainer.devices=2", f"hydra.run.dir={tmp_path / 'eval'}")
+@pytest.mark.slow
+def test_two_ranks_evaluate_like_one(straight_run: Path, tmp_path: Path) -> None:
+    where = f"hydra.run.dir={tmp_path / 'eval'}"
+    run_script("eval.py", f"run={straight_run}", "trainer=ddp_cpu", "trainer.devices=2", where, folder=tmp_path)
     assert json.loads((tmp_path / "eval" / "metrics.json").read_text()) == json.loads(
         (straight_run / "metrics.json").read_text()
     )
 
 
-def test_a_rank_without_boxes_or_with_fewer_batches_does_not_hang(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_two_ranks_train_and_one_without_boxes_or_with_fewer_batches_does_not_hang(tmp_path: Path) -> None:
     folder = write_coco(tmp_path / "set", num_images=9)
     content = json.loads((folder / "annotations.json").read_text())
     content["annotations"] = content["annotations"][:1]  # all other images, and most batches of both ranks, have none
     (folder / "annotations.json").write_text(json.dumps(content))
-    run(
+    where = tmp_path / "here"
+    where.mkdir()
+    out = run_script(
         "train.py",
-        *[item for item in TINY if item != "trainer=cpu"],
-        "trainer=ddp_cpu",
-        "trainer.devices=2",
+        *ON_TWO_RANKS,
         *of_set(folder),
         "trainer.max_epochs=1",
         "data.eval_batch_size=4",  # 5 images in two batches, 4 in one
-        f"hydra.run.dir={tmp_path / 'run'}",
+        f"hydra.run.dir={where / 'two'}",
+        folder=where,
     )
+    assert "AP" in out
+    assert [path.name for path in where.iterdir()] == ["two"]
 
 
 def test_init_from_starts_from_the_weights_of_a_run(straight_run: Path, small_set: Path, tmp_path: Path) -> None:
-    out = run(
-        "train.py",
-        *TINY,
+    out = run_command(
+        "train",
+        *ON_CPU,
+        *WITHOUT_PICTURES,
         *of_set(small_set),
         f"init_from={straight_run}",
         "trainer.max_epochs=1",
@@ -246,12 +218,8 @@ def test_init_from_starts_from_the_weights_of_a_run(straight_run: Path, small_se
     torch.testing.assert_close(after[name], before[name])
 
 
-def last_line(output: str) -> str:
-    return output.strip().splitlines()[-1]
-
-
 def test_a_missing_data_set_is_named() -> None:
-    line = last_line(run("train.py", "model=nano", "data.root=datasets/nowhere", expect=2))
+    line = last_line(run_command("train", "model=nano", "data.root=datasets/nowhere", expect=2))
     assert line.startswith("error: no data set at 'datasets/nowhere'")
     assert "datasets/README.md" in line
 
@@ -266,7 +234,7 @@ def test_a_missing_data_set_is_named() -> None:
     ],
 )
 def test_a_misspelt_override_names_the_nearest_right_one(override: str, right: str) -> None:
-    out = run("train.py", override, expect=2)
+    out = run_command("train", override, expect=2)
     assert last_line(out).startswith("error: ")
     assert f"did you mean '{right}'" in last_line(out)
 
@@ -274,7 +242,7 @@ def test_a_misspelt_override_names_the_nearest_right_one(override: str, right: s
 def test_an_annotation_file_that_is_not_coco_is_named(tmp_path: Path) -> None:
     folder = write_coco(tmp_path)
     (folder / "annotations.json").write_text('{"shapes": []}')
-    line = last_line(run("train.py", *TINY, *of_set(folder), f"hydra.run.dir={tmp_path / 'run'}", expect=2))
+    line = last_line(run_command("train", *ON_CPU, *of_set(folder), f"hydra.run.dir={tmp_path / 'run'}", expect=2))
     assert "annotations.json" in line
     assert line.startswith("error: ")
 
@@ -282,15 +250,15 @@ def test_an_annotation_file_that_is_not_coco_is_named(tmp_path: Path) -> None:
 def test_a_missing_image_is_named(tmp_path: Path) -> None:
     folder = write_coco(tmp_path)
     (folder / "images" / "5.png").unlink()
-    line = last_line(run("train.py", *TINY, *of_set(folder), f"hydra.run.dir={tmp_path / 'run'}", expect=2))
+    line = last_line(run_command("train", *ON_CPU, *of_set(folder), f"hydra.run.dir={tmp_path / 'run'}", expect=2))
     assert "5.png" in line
     assert line.startswith("error: ")
 
 
 def test_a_checkpoint_of_another_model_is_recognised(straight_run: Path, small_set: Path, tmp_path: Path) -> None:
     line = last_line(
-        run(
-            "train.py",
+        run_command(
+            "train",
             "model=r18vd",
             "trainer=cpu",
             *of_set(small_set),
@@ -305,8 +273,8 @@ def test_a_checkpoint_of_another_model_is_recognised(straight_run: Path, small_s
 
 def test_unreachable_pretrained_weights_name_the_three_other_ways(small_set: Path, tmp_path: Path) -> None:
     line = last_line(
-        run(
-            "train.py",
+        run_command(
+            "train",
             "model=r18vd",
             "model.pretrained=http://127.0.0.1:9/backbone.pth",
             "trainer=cpu",
@@ -320,8 +288,16 @@ def test_unreachable_pretrained_weights_name_the_three_other_ways(small_set: Pat
 
 
 def test_a_batch_size_that_cannot_be_shared_proposes_others(small_set: Path) -> None:
-    line = last_line(run("train.py", *TINY, *of_set(small_set), "trainer.accumulate_grad_batches=3", expect=2))
+    line = last_line(run_command("train", *ON_CPU, *of_set(small_set), "trainer.accumulate_grad_batches=3", expect=2))
     assert "use 3 or 6" in line
+
+
+@pytest.mark.parametrize("door", [*(f"{command}.py" for command in COMMANDS), "-m rtdetrv2_train eval"])
+def test_every_door_starts_its_command_from_any_folder(door: str, tmp_path: Path) -> None:
+    key = "init_from" if door == "train.py" else "run"
+    line = last_line(run_script(door, f"{key}=nowhere", folder=tmp_path, expect=2))
+    assert line.startswith("error: ")
+    assert "nowhere" in line
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])

@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from rtdetrv2_train.data.augment.geometric import HorizontalFlip, IoUCrop, ZoomOut
 from rtdetrv2_train.data.augment.pipeline import TrainingPipeline
-from rtdetrv2_train.data.images.decode import StoredImage, evaluation_input, fitted_size
+from rtdetrv2_train.data.images.decode import StoredImage
+from rtdetrv2_train.data.images.resize import evaluation_input, fitted_size
 from rtdetrv2_train.data.loading.datamodule import CocoDataModule
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.inference.detector import Detector
 from rtdetrv2_train.model.output import ModelOutput
 from rtdetrv2_train.training.module import DetectionModule
-from tests.commands.test_command_line import of_set, run
+from tests.running import WITHOUT_PICTURES, of_set, run_command
 from tests.support import write_coco
 
 # Wide, high, square, tiny, and a thread: in inputs of all kinds.
@@ -148,14 +149,15 @@ def test_evaluation_scores_a_perfect_model_as_perfect(letterbox: bool, tmp_path:
 def test_a_model_folder_remembers_the_shape_and_size_of_its_input(tmp_path: Path) -> None:
     """Trained with a letterbox; evaluated and predicted with elsewhere, where nothing but the folder says so."""
     root = write_coco(tmp_path / "set", 8, (60, 100))
-    run(
-        "train.py", "model=nano", "model.image_size=[64,96]", "data.letterbox=true", "trainer=cpu", *of_set(root),
+    run_command(
+        "train", "model=nano", "model.image_size=[64,96]", "data.letterbox=true", "trainer=cpu", *of_set(root),
+        *WITHOUT_PICTURES,
         "recipe.total_batch_size=4", "data.num_workers=0", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}",
     )  # fmt: skip
     shutil.copytree(tmp_path / "run/model", tmp_path / "elsewhere")
     source, annotations = f"checkpoint={tmp_path / 'elsewhere'}", root / "annotations.json"
     what = [f"source={root / 'images'}", f"annotations={annotations}", "threshold=0", "formats=[coco]", "device=cpu"]
-    run("predict.py", source, *what, f"output={tmp_path / 'found'}")
+    run_command("predict", source, *what, f"output={tmp_path / 'found'}")
     results = json.loads((tmp_path / "found/predictions.json").read_text())
     # So short a run finds nothing: some of its own detections are what is to be found. With stretched images the
     # evaluation would find others.
@@ -168,7 +170,7 @@ def test_a_model_folder_remembers_the_shape_and_size_of_its_input(tmp_path: Path
     (root / "made.json").write_text(json.dumps(content))
     output = tmp_path / "evaluated"
     of_made = [*of_set(root), "data.val.annotations=made.json"]
-    run("eval.py", source, *of_made, "trainer=cpu", f"hydra.run.dir={output}")
+    run_command("eval", source, *of_made, "trainer=cpu", f"hydra.run.dir={output}")
     assert json.loads((output / "metrics.json").read_text())["AR100"] == pytest.approx(1, abs=1e-6)
     config = OmegaConf.load(output / "config.yaml")
     assert (list(config.data.image_size), config.data.letterbox) == ([64, 96], True)

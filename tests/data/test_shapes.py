@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from rtdetrv2_train.data import shapes
-from rtdetrv2_train.data.annotations import CocoAnnotations
 from rtdetrv2_train.data.images.decode import read_image
+from rtdetrv2_train.data.index import load_annotations
 from rtdetrv2_train.data.shapes import SHAPE_NAMES, ShapesDataModule, draw_shapes_dataset, draw_shapes_image
 from rtdetrv2_train.errors import UserError
 
@@ -65,7 +65,7 @@ def test_several_may_draw_at_once(tmp_path: Path) -> None:
 
 def test_a_set_is_ordinary_coco(tmp_path: Path) -> None:
     draw_shapes_dataset(tmp_path / "set", num_train=40, num_val=2)
-    loaded = CocoAnnotations.load(tmp_path / "set/annotations/train.json", tmp_path / "set/train")
+    loaded = load_annotations(tmp_path / "set/annotations/train.json", tmp_path / "set/train")
     assert loaded.class_names == SHAPE_NAMES
     assert loaded.problems == ()
     assert set(loaded.labels.tolist()) == set(range(3))

@@ -5,6 +5,7 @@ import copy
 import importlib.util
 import io
 import json
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation import backends
 from rtdetrv2_train.evaluation.backends import BACKENDS, backend_named
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
-from rtdetrv2_train.types import Detections
+from rtdetrv2_train.types import Detections, GroundTruth
+from tests.evaluation.coco_objects import as_ground_truth
 
 NAMES = ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"]
 NAMES += ["AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"]
@@ -113,7 +115,7 @@ def test_random_cases_equal_plain_pycocotools_bit_for_bit(seed: int) -> None:
     expected = plain(truth, categories, found, images)
     per_class = []
     for backend in BACKENDS:
-        evaluator = CocoEvaluator(truth, categories, backend)
+        evaluator = CocoEvaluator(as_ground_truth(truth), categories, backend)
         for row, image in enumerate(images):
             one = slice(row, row + 1)
             evaluator.update(Detections(found.labels[one], found.boxes[one], found.scores[one]), torch.tensor([image]))
@@ -142,7 +144,7 @@ def test_the_cases_that_trip_evaluators_give_the_same_with_every_backend() -> No
     found = detections(rng.integers(0, 3, (4, 150)), boxes, np.round(rng.random((4, 150)), 1))
     numbers = {}
     for backend in BACKENDS:
-        evaluator = CocoEvaluator(truth, [5, 7, 9], backend)
+        evaluator = CocoEvaluator(as_ground_truth(truth), [5, 7, 9], backend)
         evaluator.update(found, torch.tensor(images))
         numbers[backend] = evaluator.compute()
     assert numbers["ultrafast"] == numbers["pycocotools"]
@@ -179,7 +181,7 @@ def test_all_of_more_than_a_hundred_detections_compete_and_the_best_hundred_of_a
     for position, recall in ((99, 1.0), (100, 0.0)):
         boxes = wrong * position + right + wrong * (119 - position)
         found = detections(np.zeros((1, 120)), [boxes], scores[None])
-        evaluator = CocoEvaluator(truth, [1])
+        evaluator = CocoEvaluator(as_ground_truth(truth), [1])
         evaluator.update(found, torch.tensor([1]))
         assert evaluator.compute().AR100 == recall
         assert twelve(evaluator) == plain(truth, [1], found, [1])
@@ -187,7 +189,7 @@ def test_all_of_more_than_a_hundred_detections_compete_and_the_best_hundred_of_a
 
 def test_perfect_detections_score_one_and_absent_sizes_minus_one() -> None:
     truth = ground_truth([5], [3], [annotation(9, 5, 3, [10.0, 10.0, 200.0, 200.0])])
-    evaluator = CocoEvaluator(truth, [3])
+    evaluator = CocoEvaluator(as_ground_truth(truth), [3])
     evaluator.update(detections([[0]], [[[10, 10, 210, 210]]], [[0.9]]), torch.tensor([5]))
     metrics = evaluator.compute()
     assert metrics.AP == pytest.approx(1, abs=1e-12)
@@ -199,7 +201,7 @@ def test_labels_are_class_indices_in_the_order_of_category_ids() -> None:
     truth = ground_truth([1], [7, 90], [annotation(1, 1, 90, [0.0, 0.0, 40.0, 40.0])])
     found = detections([[0]], [[[0, 0, 40, 40]]], [[0.5]])
     for category_ids, expected in (([90, 7], 1.0), ([7, 90], 0.0)):
-        evaluator = CocoEvaluator(truth, category_ids)
+        evaluator = CocoEvaluator(as_ground_truth(truth), category_ids)
         evaluator.update(found, torch.tensor([1]))
         assert evaluator.compute().AP50 == pytest.approx(expected)
 
@@ -207,7 +209,7 @@ def test_labels_are_class_indices_in_the_order_of_category_ids() -> None:
 def test_an_annotation_with_id_zero_can_be_matched() -> None:
     box = [10.0, 10.0, 50.0, 50.0]
     found = detections([[0]], [[[10, 10, 60, 60]]], [[0.9]])
-    evaluator = CocoEvaluator(ground_truth([0], [0], [annotation(0, 0, 0, box)]), [0])
+    evaluator = CocoEvaluator(as_ground_truth(ground_truth([0], [0], [annotation(0, 0, 0, box)])), [0])
     evaluator.update(found, torch.tensor([0]))
     from_one = ground_truth([0], [0], [annotation(1, 0, 0, box)])
     assert twelve(evaluator) == plain(from_one, [0], found, [0])
@@ -218,7 +220,7 @@ def test_neighbouring_ids_beyond_2_to_53_stay_apart() -> None:
     images = [2**60, 2**60 + 1]
     boxes = [[0.0, 0.0, 40.0, 40.0], [200.0, 200.0, 40.0, 40.0]]
     truth = ground_truth(images, [1], [annotation(2**60 + k, images[k], 1, boxes[k]) for k in range(2)])
-    evaluator = CocoEvaluator(truth, [1])
+    evaluator = CocoEvaluator(as_ground_truth(truth), [1])
     evaluator.update(
         detections([[0], [0]], [[[0, 0, 40, 40]], [[200, 200, 240, 240]]], [[0.9], [0.8]]), torch.tensor(images)
     )
@@ -228,7 +230,7 @@ def test_neighbouring_ids_beyond_2_to_53_stay_apart() -> None:
 @pytest.mark.parametrize("shape", [None, (1, 0)], ids=["no update", "an update with no box"])
 def test_no_detections_at_all_score_zero(shape: tuple[int, int] | None) -> None:
     truth = ground_truth([1], [1, 2], [annotation(1, 1, 1, [0.0, 0.0, 20.0, 20.0])])
-    evaluator = CocoEvaluator(truth, [1, 2])
+    evaluator = CocoEvaluator(as_ground_truth(truth), [1, 2])
     if shape:
         evaluator.update(detections(np.zeros(shape), np.zeros((*shape, 4)), np.zeros(shape)), torch.tensor([1]))
     metrics = evaluator.compute()
@@ -239,7 +241,7 @@ def test_no_detections_at_all_score_zero(shape: tuple[int, int] | None) -> None:
 
 @pytest.mark.parametrize("images", [[1, 2], []], ids=["images without boxes", "no images"])
 def test_a_ground_truth_without_boxes_scores_minus_one_throughout(images: list[int]) -> None:
-    evaluator = CocoEvaluator(ground_truth(images, [1], []), [1])
+    evaluator = CocoEvaluator(as_ground_truth(ground_truth(images, [1], [])), [1])
     if images:
         evaluator.update(detections([[0]], [[[0, 0, 9, 9]]], [[0.9]]), torch.tensor([1]))
     assert twelve(evaluator) == [-1.0] * 12
@@ -248,14 +250,14 @@ def test_a_ground_truth_without_boxes_scores_minus_one_throughout(images: list[i
 
 def test_images_without_detections_lower_the_recall() -> None:
     boxes = [annotation(k, k, 1, [0.0, 0.0, 40.0, 40.0]) for k in (1, 2)]
-    evaluator = CocoEvaluator(ground_truth([1, 2], [1], boxes), [1])
+    evaluator = CocoEvaluator(as_ground_truth(ground_truth([1, 2], [1], boxes)), [1])
     evaluator.update(detections([[0]], [[[0, 0, 40, 40]]], [[0.9]]), torch.tensor([1]))
     assert evaluator.compute().AR100 == 0.5
 
 
 def test_an_image_that_comes_twice_counts_once_as_it_came_first() -> None:
     truth = ground_truth([1], [1], [annotation(1, 1, 1, [0.0, 0.0, 40.0, 40.0])])
-    evaluator = CocoEvaluator(truth, [1])
+    evaluator = CocoEvaluator(as_ground_truth(truth), [1])
     evaluator.update(detections([[0]], [[[0, 0, 40, 40]]], [[0.3]]), torch.tensor([1]))
     once = twelve(evaluator)
     evaluator.update(detections([[0]], [[[200, 200, 240, 240]]], [[0.9]]), torch.tensor([1]))
@@ -268,7 +270,7 @@ def test_detections_that_are_not_finite_are_left_out() -> None:
     nan, inf, box = float("nan"), float("inf"), [0.0, 0.0, 40.0, 40.0]
     boxes = [[nan] * 4, [0, 0, inf, inf], [0, 0, nan, 40], box]
     for score_of_the_good_box, expected in ((0.5, 1.0), (nan, 0.0)):
-        evaluator = CocoEvaluator(truth, [1])
+        evaluator = CocoEvaluator(as_ground_truth(truth), [1])
         found = detections([[0] * 4], [boxes], [[0.9, 0.9, 0.9, score_of_the_good_box]])
         evaluator.update(found, torch.tensor([1]))
         assert evaluator.compute().AP == pytest.approx(expected)
@@ -281,7 +283,7 @@ def test_a_detection_between_two_boxes_takes_the_one_that_pycocotools_takes() ->
     precision = []
     for second in ([0, 0, 40, 40], [8, 0, 48, 40]):
         found = detections([[0, 0]], [[[4, 0, 44, 40], second]], [[0.9, 0.8]])
-        evaluator = CocoEvaluator(truth, [1])
+        evaluator = CocoEvaluator(as_ground_truth(truth), [1])
         evaluator.update(found, torch.tensor([1]))
         assert twelve(evaluator) == plain(truth, [1], found, [1])
         precision.append(evaluator.compute().AP)
@@ -290,7 +292,7 @@ def test_a_detection_between_two_boxes_takes_the_one_that_pycocotools_takes() ->
 
 def test_per_class_numbers_are_those_of_an_evaluation_of_that_class_alone() -> None:
     truth, categories, found, images = random_case(4)
-    evaluator = CocoEvaluator(truth, categories)
+    evaluator = CocoEvaluator(as_ground_truth(truth), categories)
     evaluator.update(found, torch.tensor(images))
     per_class = evaluator.compute().per_class
     assert [of_class.name for of_class in per_class] == [f"class {i}" for i in sorted(categories)]
@@ -304,7 +306,7 @@ def test_per_class_numbers_are_those_of_an_evaluation_of_that_class_alone() -> N
 
 def test_half_precision_detections_and_missing_area_and_crowd_are_taken() -> None:
     box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 40, 40]}
-    evaluator = CocoEvaluator(ground_truth([1], [1], [box]), [1])
+    evaluator = CocoEvaluator(as_ground_truth(ground_truth([1], [1], [box])), [1])
     found = detections([[0]], [[[0, 0, 40, 40]]], [[0.5]])
     evaluator.update(Detections(found.labels, found.boxes.bfloat16(), found.scores.half()), torch.tensor([1]))
     assert evaluator.compute().AP_medium > 0.99
@@ -312,8 +314,8 @@ def test_half_precision_detections_and_missing_area_and_crowd_are_taken() -> Non
 
 def test_reset_forgets_and_the_ground_truth_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
     truth, categories, found, images = random_case(7)
-    before = copy.deepcopy(truth)
-    evaluator = CocoEvaluator(truth, categories)
+    given, before = as_ground_truth(truth), as_ground_truth(truth)
+    evaluator = CocoEvaluator(given, categories)
     evaluator.update(found, torch.tensor(images))
     first = twelve(evaluator)
     assert twelve(evaluator) == first
@@ -321,13 +323,14 @@ def test_reset_forgets_and_the_ground_truth_is_left_alone(capsys: pytest.Capture
     assert twelve(evaluator)[0] == 0
     evaluator.update(found, torch.tensor(images))
     assert twelve(evaluator) == first
-    assert truth == before
+    for field in fields(GroundTruth):
+        np.testing.assert_array_equal(getattr(given, field.name), getattr(before, field.name))
     assert capsys.readouterr().out == ""
 
 
 def test_saved_metrics_are_the_metrics_and_leave_no_other_file(tmp_path: Any) -> None:
     truth, categories, found, images = random_case(4)
-    evaluator = CocoEvaluator(truth, categories)
+    evaluator = CocoEvaluator(as_ground_truth(truth), categories)
     evaluator.update(found, torch.tensor(images))
     metrics = evaluator.compute()
     (tmp_path / "metrics.json").write_text("old")
@@ -336,13 +339,23 @@ def test_saved_metrics_are_the_metrics_and_leave_no_other_file(tmp_path: Any) ->
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
 
 
-def test_bad_input_says_what_to_mend() -> None:
+def test_a_ground_truth_that_does_not_fit_together_is_refused() -> None:
+    truth = as_ground_truth(ground_truth([1, 2], [1, 2], [annotation(1, 1, 1, [0.0, 0.0, 9.0, 9.0])]))
+    with pytest.raises(ValueError, match="must be ascending"):
+        replace(truth, image_ids=truth.image_ids[::-1])
+    with pytest.raises(ValueError, match="must be ascending"):
+        replace(truth, category_ids=(1, 1))
+    with pytest.raises(ValueError, match="does not fit together"):
+        replace(truth, areas=truth.areas[:0])
+    with pytest.raises(ValueError, match="does not fit together"):
+        replace(truth, class_names=("a",))
+
+
+def test_bad_input_says_what_to_correct() -> None:
     truth = ground_truth([1], [1], [])
     with pytest.raises(UserError, match="category id 5"):
-        CocoEvaluator(truth, [1, 5])
-    with pytest.raises(UserError, match="no 'annotations'"):
-        CocoEvaluator({"images": [], "categories": []}, [])
-    evaluator = CocoEvaluator(truth, [1])
+        CocoEvaluator(as_ground_truth(truth), [1, 5])
+    evaluator = CocoEvaluator(as_ground_truth(truth), [1])
     one = detections([[0]], [[[0, 0, 9, 9]]], [[0.9]])
     with pytest.raises(UserError, match="image id 77"):
         evaluator.update(one, torch.tensor([77]))

@@ -13,7 +13,9 @@ import torch
 
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.types import Detections
+from tests.evaluation.coco_objects import as_ground_truth
 
+ROOT = Path(__file__).resolve().parents[2]
 IMAGES = [2**60 + k for k in range(5)]
 TRUTH = {
     "images": [{"id": i} for i in IMAGES],
@@ -41,9 +43,10 @@ case = json.load(open(folder + "/case.json"))
 import torch
 from rtdetrv2_train.types import Detections
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
+from tests.evaluation.coco_objects import as_ground_truth
 dist.init_process_group("gloo", init_method="file://" + folder + "/rendezvous", rank=rank, world_size=2,
                         timeout=datetime.timedelta(seconds=60))
-evaluator = CocoEvaluator(case["truth"], [4, 2])
+evaluator = CocoEvaluator(as_ground_truth(case["truth"]), [4, 2])
 for image, found in case["of_rank"][rank]:
     evaluator.update(Detections(torch.tensor([found["labels"]]), torch.tensor([found["boxes"]]),
                                 torch.tensor([found["scores"]])), torch.tensor([image]))
@@ -58,7 +61,7 @@ dist.destroy_process_group()
 
 
 def one_process() -> dict[str, object]:
-    evaluator = CocoEvaluator(TRUTH, [4, 2])
+    evaluator = CocoEvaluator(as_ground_truth(TRUTH), [4, 2])
     for image, found in FOUND.items():
         labels, boxes, scores = (torch.tensor([found[key]]) for key in ("labels", "boxes", "scores"))
         evaluator.update(Detections(labels, boxes, scores), torch.tensor([image]))
@@ -80,6 +83,7 @@ def test_the_first_of_two_gloo_processes_computes_what_one_does(tmp_path: Path, 
         subprocess.Popen(
             [sys.executable, "-c", PROCESS, str(rank), str(tmp_path)],
             env=environment,
+            cwd=ROOT,
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +22,8 @@ from rtdetrv2_train.export.huggingface import export_huggingface, huggingface_co
 from rtdetrv2_train.export.reference import export_reference
 from rtdetrv2_train.inference.detector import Detector
 from rtdetrv2_train.inference.loading import restore
-from tests.support import ROOT, fill, largest_difference, made
+from tests.running import run_command
+from tests.support import fill, largest_difference, made
 
 COLOURS = ("red", "green", "blue")
 SIZE = (256, 256)
@@ -99,7 +97,10 @@ def test_transformers_opens_an_export_and_predicts_the_same(r18vd: Detector, tmp
     assert largest_difference(mine, other) < 0.01
 
 
-@pytest.mark.parametrize("name", ["r18vd", "r34vd", "r50vd_m", "r50vd", "r101vd"])
+LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("r34vd", "r50vd_m", "r50vd", "r101vd")]
+
+
+@pytest.mark.parametrize("name", ["r18vd", *LARGE])
 def test_a_model_that_transformers_made_goes_both_ways(name: str, tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
@@ -173,11 +174,8 @@ def test_a_run_is_exported_into_its_folder(
 
 
 def test_the_command_line_exports_a_run(run_folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "export.py"), f"run={run_folder}", "output=hf", "num_eval_layers=1"]
-    environment = {**os.environ, "COLUMNS": "20"}
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert 'RTDetrV2ForObjectDetection.from_pretrained("hf")' in result.stdout
+    output = run_command("export", f"run={run_folder}", "output=hf", "num_eval_layers=1", folder=tmp_path, columns=20)
+    assert 'RTDetrV2ForObjectDetection.from_pretrained("hf")' in output
     assert read_checkpoint(tmp_path / "hf").architecture.decoder.num_layers == 1
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
 

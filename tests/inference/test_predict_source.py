@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +18,7 @@ from PIL import Image
 from rtdetrv2_train import Detector, Prediction, UserError, load_detector, predict_source
 from rtdetrv2_train.inference.sources import open_source
 from rtdetrv2_train.inference.tiling import tiles_of, without_repeats
-from tests.support import ROOT
+from tests.running import run_command
 
 LOW = 0.35  # a model of made-up weights is never sure
 
@@ -107,22 +105,13 @@ def test_broken_files_are_skipped_by_name_and_the_exit_status_says_so(
     (folder / "good.jpg").write_bytes((photos / "a.jpg").read_bytes())
     (folder / "cut.jpg").write_bytes((photos / "a.jpg").read_bytes()[:300])
     (folder / "text.png").write_text("no image")
-    command = [sys.executable, str(ROOT / "predict.py"), f"checkpoint={model_folder}", f"source={folder}"]
-    command += [f"output={tmp_path / 'out'}", "device=cpu", f"threshold={LOW}"]
-
-    def run(*more: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "COLUMNS": "200"}
-        return subprocess.run([*command, *more], capture_output=True, text=True, env=environment, check=False)
-
-    result = run()
-    assert result.returncode == 1
-    assert "skipped cut.jpg: " in result.stdout
-    assert "skipped text.png: " in result.stdout
-    assert "in 1 images, 2 skipped" in result.stdout
+    command = [f"checkpoint={model_folder}", f"source={folder}", f"output={tmp_path / 'out'}", "device=cpu"]
+    output = run_command("predict", *command, f"threshold={LOW}", expect=1)
+    assert "skipped cut.jpg: " in output
+    assert "skipped text.png: " in output
+    assert "in 1 images, 2 skipped" in output
     assert [p.name for p in (tmp_path / "out" / "images").iterdir()] == ["good.jpg"]
-    nothing = run("source=null")
-    assert nothing.returncode == 2
-    assert "error: nothing to predict on" in nothing.stderr
+    assert "error: nothing to predict on" in run_command("predict", *command, "source=null", expect=2)
 
 
 def test_a_video_becomes_a_video(detector: Detector, tmp_path: Path) -> None:

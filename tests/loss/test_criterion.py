@@ -41,13 +41,13 @@ def test_a_perfect_prediction_has_no_box_loss_and_little_classification_loss() -
     assert losses["loss_vfl"].item() < 1e-3
 
 
-def test_varifocal_loss_wants_the_overlap_as_score() -> None:
+def test_varifocal_loss_is_least_where_the_score_is_the_iou() -> None:
     targets = Targets.from_list([{"boxes": [[0.5, 0.5, 0.4, 0.4]], "labels": [0]}])
     boxes = torch.tensor([[[[0.5, 0.5, 0.4, 0.2]]]])  # half of it: IoU 0.5
     logits = torch.zeros(1, 1, 1, 1, requires_grad=True)
     losses = Criterion()(ModelOutput(logits, boxes, logits[0], boxes[0]), targets)
     losses["loss_vfl"].backward()
-    assert logits.grad.item() == pytest.approx(0, abs=1e-6)  # a score of 0.5 is just right
+    assert logits.grad.item() == pytest.approx(0, abs=1e-6)  # the IoU is 0.5, and so is the score
 
 
 def test_varifocal_loss_and_its_gradient_are_exact_for_any_logit() -> None:
@@ -83,13 +83,13 @@ def test_number_of_operations_does_not_depend_on_layers_or_images() -> None:
     assert many.reads == 0  # the costs cross to the host in one copy, and nothing else is read
 
 
-def test_losses_are_divided_by_the_boxes_of_the_optimizer_step_without_asking_anybody(
+def test_losses_are_divided_by_the_boxes_of_the_optimizer_step_without_communication(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     _, output, targets = step([2, 1])
     expected = Criterion()(output, targets)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda *_: pytest.fail("asked the other processes"))
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda *_: pytest.fail("communicated with other ranks"))
     found = Criterion()(output, replace(targets, step=StepTotals(boxes_per_batch=6.0, most_boxes=2)))
     assert found.keys() == expected.keys()
     for name, term in found.items():

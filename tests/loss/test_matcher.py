@@ -27,7 +27,7 @@ def test_assignment_equals_the_reference() -> None:
         assert pairs == wanted
 
 
-def test_all_sets_are_matched_as_if_alone() -> None:
+def test_each_prediction_set_is_matched_as_if_alone() -> None:
     logits, boxes = made.normal("logits", (3, 2, 30, 4)), made.uniform("boxes", (3, 2, 30, 4)) * 0.5 + 0.1
     targets = Targets.from_list(made.targets([40, 3], num_classes=4))
     matcher = HungarianMatcher()
@@ -39,7 +39,7 @@ def test_all_sets_are_matched_as_if_alone() -> None:
         assert torch.equal(alone.target[0], together.target[index])
 
 
-def test_many_threads_find_what_one_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_threads_give_the_assignment_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     logits, boxes = made.normal("logits", (3, 3, 30, 4)), made.uniform("boxes", (3, 3, 30, 4)) * 0.5 + 0.1
     targets = Targets.from_list(made.targets([9, 0, 4], num_classes=4))
     expected = HungarianMatcher().begin(logits, boxes, targets).solve()
@@ -80,7 +80,7 @@ def test_no_box_at_all_gives_no_pair() -> None:
     assert found.query.shape == found.target.shape == (2, 0)
 
 
-def test_predictions_that_are_not_finite_are_matched_last() -> None:
+def test_predictions_with_nan_are_matched_last() -> None:
     targets = Targets.from_list(made.targets([2]))
     boxes = torch.rand(1, 1, 9, 4)
     boxes[0, 0, :7] = float("nan")

@@ -22,7 +22,7 @@ def test_groups_and_attention_mask_equal_the_reference(counts: tuple[int, int]) 
     layout = DenoisingLayout.of(max(counts), num_denoising=100)
     assert layout.num_groups == EXPECTED[f"groups_{case}"]
     assert [layout.num_queries, 300] == EXPECTED[f"split_{case}"].tolist()
-    np.testing.assert_array_equal(~layout.visible(300).numpy(), EXPECTED[f"mask_{case}"])
+    np.testing.assert_array_equal(~layout.attention_mask(300).numpy(), EXPECTED[f"mask_{case}"])
 
 
 @pytest.mark.parametrize("counts", COUNTS)
@@ -44,7 +44,7 @@ def queries(counts: list[int], label_noise: float, box_noise: float) -> tuple[Ta
     return targets, layout, box_logits.sigmoid()
 
 
-def test_without_noise_every_positive_and_negative_place_holds_its_box() -> None:
+def test_without_noise_every_positive_and_negative_slot_holds_its_box() -> None:
     targets, layout, boxes = queries([3, 1], label_noise=0, box_noise=0)
     positive = layout.positive_queries(targets)
     for query in (positive, positive + layout.slots):
@@ -61,7 +61,7 @@ def test_corners_move_by_less_than_half_the_side_in_positives_and_by_up_to_the_s
     for query in (positive, positive + layout.slots):
         noisy = boxes[targets.image_index.expand_as(query), query]
         corners = cxcywh_to_xyxy(noisy)
-        # the others were clipped at the image's edge, or turned inside out and so lost their size
+        # leave out boxes that were clipped at the image's edge, or whose corners swapped sides
         inside = (corners > 1e-4) & (corners < 1 - 1e-4) & (noisy[..., 2:] > 1e-3).repeat(1, 1, 2)
         reach.append(((corners - truth).abs() / side)[inside])
     assert reach[0].max() < 0.5 + 1e-3
@@ -69,10 +69,10 @@ def test_corners_move_by_less_than_half_the_side_in_positives_and_by_up_to_the_s
     assert reach[1].max() < 1 + 1e-3
 
 
-def test_groups_do_not_see_each_other_and_nobody_who_matches_sees_them() -> None:
+def test_attention_mask_hides_other_groups_and_hides_denoising_from_matching_queries() -> None:
     layout = DenoisingLayout(num_groups=2, slots=1)
-    visible = layout.visible(num_matching=1)
-    assert visible.tolist() == [
+    attends = layout.attention_mask(num_matching=1)
+    assert attends.tolist() == [
         [True, True, False, False, True],
         [True, True, False, False, True],
         [False, False, True, True, True],
@@ -97,7 +97,7 @@ def test_noise_of_an_image_depends_on_its_seed_and_its_boxes_alone() -> None:
         assert not torch.equal(alone, other_seed)
 
 
-def test_noise_does_not_depend_on_how_many_places_the_layout_has() -> None:
+def test_noise_does_not_depend_on_the_number_of_slots() -> None:
     seeds = torch.tensor([5, 2**62])
     small = random_bits(seeds, DenoisingLayout(2, 3), 5).view(2, 2, 2, 3, 5)
     large = random_bits(seeds, DenoisingLayout(4, 8), 5).view(2, 4, 2, 8, 5)
@@ -105,12 +105,12 @@ def test_noise_does_not_depend_on_how_many_places_the_layout_has() -> None:
 
 
 def test_random_bits_are_those_of_splitmix64() -> None:
-    # the published generator's third and first numbers after seed 1234567, less the places 3 and 1 times its step
+    # the published generator's first and third outputs for seed 1234567
     bits = random_bits(torch.tensor([1234567]), DenoisingLayout(1, 1), 6)[0, 0]
     assert [value % 2**64 for value in bits[[1, 3]].tolist()] == [6457827717110365317, 9817491932198370423]
 
 
-def test_random_bits_are_even_and_independent() -> None:
+def test_random_bits_are_uniform_and_independent() -> None:
     # of 1,000 images; a share of n coin throws has a standard deviation of 0.5 / sqrt(n)
     seeds = torch.from_numpy(np.random.default_rng(0).integers(2**63, size=1000))
     bits = random_bits(seeds, DenoisingLayout(5, 4), 5)
@@ -145,5 +145,5 @@ def test_a_quarter_of_the_labels_is_replaced_and_corners_move_to_either_side() -
     positive, negative = moved[:, 0], moved[:, 1]
     assert positive.mean().abs() < 0.03
     assert negative.mean().abs() < 0.08
-    # of |uniform| on [0, 1) and [1, 2): what turned inside out is left out
+    # of |uniform| on [0, 1) and [1, 2); boxes whose corners swapped sides are left out
     assert positive.abs().mean().item() == pytest.approx(0.5, abs=0.02)

@@ -11,7 +11,7 @@ from rtdetrv2_train.loss.criterion import Criterion
 from rtdetrv2_train.model.architecture import Architecture
 from rtdetrv2_train.model.deformable_attention import MultiScaleDeformableAttention
 from rtdetrv2_train.model.hybrid_encoder import sine_cosine_positions
-from rtdetrv2_train.model.postprocess import detections_from
+from rtdetrv2_train.model.postprocessing import detections_from
 from rtdetrv2_train.runs.model_configuration import configured_architecture
 from rtdetrv2_train.types import Targets
 from tests.support import build, composed, made
@@ -35,12 +35,12 @@ def test_any_multiple_of_32_trains_and_evaluates_batch_by_batch(size: tuple[int,
     assert output.boxes.shape == (2, min(model.decoder.num_queries, positions), 4)
 
 
-def test_another_size_is_refused_by_name() -> None:
+def test_an_image_size_that_is_no_multiple_of_32_is_refused() -> None:
     with pytest.raises(ValueError, match="multiples of 32, not 100 x 128"):
         nano()(torch.zeros(1, 3, 100, 128))
 
 
-def test_bytes_and_floats_of_the_same_image_give_the_same_detections() -> None:
+def test_uint8_and_float_images_give_the_same_detections() -> None:
     model = nano().eval()
     pixels = (made.image("bytes", 1, 64, 64) * 255).to(torch.uint8)
     with torch.no_grad():
@@ -54,11 +54,11 @@ def test_images_without_boxes_and_with_more_boxes_than_queries_train(counts: lis
     losses = Criterion()(model(made.image("images", 2, 64, 64), targets), targets)
     torch.stack(tuple(losses.values())).sum().backward()
     without_gradient = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    assert not without_gradient  # a process without boxes must take part in every reduction
+    assert not without_gradient  # a rank without boxes must take part in every all-reduce
     assert all(torch.isfinite(p.grad).all() for p in model.parameters())
 
 
-def test_training_without_targets_says_what_is_missing() -> None:
+def test_training_without_targets_is_refused() -> None:
     with pytest.raises(ValueError, match="needs targets"):
         nano()(torch.zeros(1, 3, 64, 64))
 
@@ -122,7 +122,7 @@ def test_an_unknown_sampling_method_is_refused() -> None:
         MultiScaleDeformableAttention(width=4, num_heads=1, num_points=[1], method="nearest")
 
 
-def test_positions_of_the_two_axes_are_told_apart() -> None:
+def test_position_embeddings_tell_the_two_axes_apart() -> None:
     positions = sine_cosine_positions(height=3, width=4, dim=8)
     assert positions.shape == (1, 12, 8)
     assert len(torch.unique(positions[0], dim=0)) == 12
@@ -144,7 +144,7 @@ def test_detections_are_the_best_pairs_of_query_and_class(num_queries: int, num_
     assert found.boxes[1, 0].tolist() == pytest.approx([left, top, left + width * 200, top + height * 100], abs=1e-3)
 
 
-def test_what_evaluation_prepared_can_be_trained_with() -> None:
+def test_tensors_cached_in_evaluation_can_be_used_in_training() -> None:
     model, images = nano().eval(), made.image("images", 1, 96, 96)
     with torch.inference_mode():
         model(images)

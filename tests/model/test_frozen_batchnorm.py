@@ -1,4 +1,4 @@
-"""A frozen norm after a convolution is one convolution, with the same numbers."""
+"""Frozen BatchNorm after a convolution is computed as one convolution, with the same numbers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def frozen_layer() -> ConvNorm:
     return layer
 
 
-def one_after_the_other(layer: ConvNorm, x: Tensor) -> Tensor:
+def unfused(layer: ConvNorm, x: Tensor) -> Tensor:
     return layer.act(layer.norm(layer.conv(x)))
 
 
-def test_output_and_gradients_are_those_of_norm_after_convolution() -> None:
+def test_output_and_gradients_equal_batchnorm_after_convolution() -> None:
     layer = frozen_layer()
     results = []
-    for function in (layer, lambda x: one_after_the_other(layer, x)):
+    for function in (layer, lambda x: unfused(layer, x)):
         x = torch.rand(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
         layer.zero_grad()
         output = function(x)
@@ -34,11 +34,11 @@ def test_output_and_gradients_are_those_of_norm_after_convolution() -> None:
 
 
 @pytest.mark.parametrize("name", ["weight", "bias", "running_mean", "running_var"])
-def test_statistics_that_change_are_noticed(name: str) -> None:
+def test_changed_statistics_invalidate_the_cached_scale(name: str) -> None:
     layer, x = frozen_layer(), torch.rand(1, 3, 8, 8, dtype=torch.float64)
     before = layer(x)
     getattr(layer.norm, name).mul_(2)
     assert not torch.allclose(layer(x), before)
-    torch.testing.assert_close(layer(x), one_after_the_other(layer, x))
-    layer.norm = FrozenBatchNorm2d(5).double()  # as another norm is
+    torch.testing.assert_close(layer(x), unfused(layer, x))
+    layer.norm = FrozenBatchNorm2d(5).double()  # another module object
     torch.testing.assert_close(layer(x), nn.functional.relu(layer.norm(layer.conv(x))))

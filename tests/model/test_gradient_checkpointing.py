@@ -1,4 +1,4 @@
-"""What the backward pass makes again changes memory, not numbers."""
+"""Gradient checkpointing and recomputed activations change memory, not numbers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def model_in_float64(name: str) -> nn.Module:
 
 
 def losses_and_gradients(model: nn.Module) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-    """Of a copy of the model, with what its buffers hold afterwards."""
+    """Of a copy of the model, and its buffers afterwards."""
     model = copy.deepcopy(model)
     targets = Targets.from_list(made.targets([2, 3]))
     targets = replace(targets, boxes=targets.boxes.double())
@@ -36,7 +36,7 @@ def losses_and_gradients(model: nn.Module) -> tuple[Tensor, dict[str, Tensor], d
 
 
 def kept_by(module: nn.Module, x: Tensor) -> int:
-    """Values that autograd keeps of a module besides its parameters, each storage once."""
+    """Number of elements that autograd keeps for the backward pass, without parameters; each storage counts once."""
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -50,31 +50,35 @@ def kept_by(module: nn.Module, x: Tensor) -> int:
 
 
 @pytest.mark.parametrize("name", ["nano", "r18vd"])
-def test_norms_and_activations_made_again_give_the_same_gradients(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recomputed_batchnorm_and_activation_give_the_same_gradients(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = model_in_float64(name)
-    monkeypatch.setattr(conv_norm_act, "PAYS_ABOVE", 2**60)
+    monkeypatch.setattr(conv_norm_act, "RECOMPUTE_ABOVE", 2**60)
     expected = losses_and_gradients(model)
-    made_again: list[Any] = []
-    activated = conv_norm_act._Source.activated
-    monkeypatch.setattr(conv_norm_act._Source, "activated", lambda self: made_again.append(self) or activated(self))
-    monkeypatch.setattr(conv_norm_act, "PAYS_ABOVE", 0)
+    recomputed: list[Any] = []
+    activated = conv_norm_act._RecomputeSource.activated
+    monkeypatch.setattr(
+        conv_norm_act._RecomputeSource, "activated", lambda self: recomputed.append(self) or activated(self)
+    )
+    monkeypatch.setattr(conv_norm_act, "RECOMPUTE_ABOVE", 0)
     torch.testing.assert_close(losses_and_gradients(model), expected, rtol=1e-12, atol=1e-12)
-    assert len(made_again) > 20
+    assert len(recomputed) > 20
 
 
-def test_a_convolution_keeps_nothing_of_an_input_that_can_be_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_convolution_keeps_no_input_that_can_be_recomputed(monkeypatch: pytest.MonkeyPatch) -> None:
     layers = nn.Sequential(ConvNorm(3, 8, 3, activation="silu"), ConvNorm(8, 8, 3, activation="relu"))
     x = torch.rand(2, 3, 16, 16)
-    monkeypatch.setattr(conv_norm_act, "PAYS_ABOVE", 2**60)
+    monkeypatch.setattr(conv_norm_act, "RECOMPUTE_ABOVE", 2**60)
     plain = kept_by(layers, x)
-    monkeypatch.setattr(conv_norm_act, "PAYS_ABOVE", 0)
+    monkeypatch.setattr(conv_norm_act, "RECOMPUTE_ABOVE", 0)
     of_one_map = 2 * 8 * 16 * 16
-    # of each layer the convolution's output, which the source holds out of the hook's sight, instead of three and two
+    # each layer keeps the convolution's output, which the hook does not see, instead of three and two tensors
     assert plain - (kept_by(layers, x) + 2 * of_one_map) >= 2 * of_one_map
 
 
-def test_going_backward_twice_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conv_norm_act, "PAYS_ABOVE", 0)
+def test_a_second_backward_pass_is_refused_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conv_norm_act, "RECOMPUTE_ABOVE", 0)
     total = ConvNorm(3, 4, 1, activation="relu")(torch.rand(2, 3, 4, 4)).sum()
     total.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="do without retain_graph=True"):
@@ -82,7 +86,7 @@ def test_going_backward_twice_is_refused_with_the_way_out(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("name", ["nano", "r50vd", "hgnetv2_l"])
-def test_blocks_run_again_give_the_same_gradients_and_statistics(name: str) -> None:
+def test_gradient_checkpointing_gives_the_same_gradients_and_batchnorm_statistics(name: str) -> None:
     model = model_in_float64(name)
     expected = losses_and_gradients(model)
     enable_gradient_checkpointing(model)

@@ -52,7 +52,7 @@ def test_features_have_strides_8_16_32_on_images_that_are_not_square() -> None:
     assert [tuple(feature.shape) for feature in features] == [(1, 512, 8, 12), (1, 1024, 4, 6), (1, 2048, 2, 3)]
 
 
-def test_frozen_norms_compute_what_trained_norms_compute_in_evaluation() -> None:
+def test_frozen_batchnorm_equals_trained_batchnorm_in_evaluation() -> None:
     torch.manual_seed(0)
     first = StageShape(4, 8, blocks=1, downsample=False, light=False, kernel_size=3)
     stages = (first, *(StageShape(4, 8, blocks=2, layers=2) for _ in range(3)))
@@ -71,6 +71,6 @@ def test_frozen_norms_compute_what_trained_norms_compute_in_evaluation() -> None
 def test_an_unfrozen_backbone_trains_every_parameter() -> None:
     backbone = HGNetV2(HGNetV2Config((4, 8), tuple(StageShape(4, 8, blocks=1, layers=2) for _ in range(4))))
     sum(feature.sum() for feature in backbone(torch.rand(2, 3, 128, 128))).backward()
-    # The output of a stage's last norm is summed, so every parameter before it has a gradient.
+    # The output of each stage's last BatchNorm is summed, so every parameter before it has a gradient.
     assert all(parameter.grad is not None for parameter in backbone.parameters())
     assert any(name == "stem.stem1.bn.weight" for name, _ in backbone.named_parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -10,22 +11,44 @@ import torch
 from torch import Tensor, nn
 
 from rtdetrv2_train.loss.criterion import Criterion
-from rtdetrv2_train.model.postprocess import detections_from
+from rtdetrv2_train.model.detector import RTDETRv2
+from rtdetrv2_train.model.postprocessing import detections_from
 from rtdetrv2_train.types import Targets
-from tests.support import MODELS, REFERENCE, as_in_reference, build, chosen, composed, figures, largest_difference, made
+from tests.support import (
+    MODELS,
+    REFERENCE,
+    REFERENCE_THREADS,
+    build,
+    chosen,
+    composed,
+    figures,
+    fill,
+    largest_difference,
+    made,
+)
+
+# One model of all is enough for `make test-quick`.
+EVERY_MODEL = [MODELS[0], *(pytest.param(name, marks=pytest.mark.slow) for name in MODELS[1:])]
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_predictions_equal_the_reference(name: str) -> None:
+@pytest.fixture(scope="module")
+def model(name: str) -> RTDETRv2:
+    """A model with the reference's weights, which take seconds to make: both tests of it use the same."""
+    built = build(composed(chosen(name)))
+    fill(built)
+    return built
+
+
+@pytest.mark.parametrize("name", EVERY_MODEL, scope="module")
+def test_predictions_equal_the_reference(name: str, model: RTDETRv2) -> None:
     expected = figures(name)
-    model = build(composed(chosen(name)))
     shapes = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
     assert shapes == expected["state_dict"]
     assert sum(p.numel() for p in model.parameters()) == expected["params"]
     frozen = {key for key, parameter in model.named_parameters() if not parameter.requires_grad}
     assert frozen == set(expected["requires_grad_false"])
-    as_in_reference(model)
 
+    torch.set_num_threads(REFERENCE_THREADS)
     reference = np.load(REFERENCE / f"forward_{name}.npz")
     model.eval()
     with torch.no_grad():
@@ -42,17 +65,17 @@ def test_predictions_equal_the_reference(name: str) -> None:
     assert largest_difference(found, np.concatenate([labels * 1000.0, scores, boxes / 500], 1)) < 1e-4
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_losses_and_gradients_equal_the_reference(name: str) -> None:
+@pytest.mark.parametrize("name", EVERY_MODEL, scope="module")
+def test_losses_and_gradients_equal_the_reference(name: str, model: RTDETRv2) -> None:
     # In float64: in float32 rounding moves the authors' own figures by 1e-4, and by 10 % where coordinates are rounded
     # to pixels, from one processor to the next.
     expected = figures(name)["train"]
     exact = np.load(REFERENCE / "float64.npz")
-    model = as_in_reference(build(composed(chosen(name)))).double()
+    trained = copy.deepcopy(model).double()
     images = made.image("batch", 2, *expected["image_size_hw"]).double()
     targets = Targets.from_list(made.targets(expected["num_gts"]))
     targets = replace(targets, boxes=targets.boxes.double())
-    losses, norms = losses_and_gradient_norms(model, images, targets)
+    losses, norms = losses_and_gradient_norms(trained, images, targets)
     wanted = dict(zip(expected["losses"], exact[f"{name}/losses"], strict=True))
     assert losses == pytest.approx(wanted, rel=1e-9)
     wanted = dict(zip(expected["grad_norms"], exact[f"{name}/grad_norms"], strict=True))

@@ -1,4 +1,4 @@
-"""A fused model predicts the same with less, and cannot be trained."""
+"""A reparameterised model predicts the same with fewer parameters, and cannot be trained."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from rtdetrv2_train.model.layers import FrozenBatchNorm2d
-from rtdetrv2_train.model.reparameterisation import FusedDetector, fuse
+from rtdetrv2_train.model.reparameterisation import ReparameterisedDetector, fuse
 from tests.support import build, chosen, composed, fill, made
 
 
@@ -22,8 +22,8 @@ def num_parameters(model: nn.Module) -> int:
 
 
 @pytest.mark.parametrize(("name", "size"), [("nano", 128), ("r18vd", 256)])
-def test_a_fused_model_predicts_the_same_with_fewer_parameters(name: str, size: int) -> None:
-    model = filled(name).double()  # where rounding does not exchange queries of nearly the same score
+def test_a_reparameterised_model_predicts_the_same_with_fewer_parameters(name: str, size: int) -> None:
+    model = filled(name).double()  # in float32 rounding may swap queries of nearly equal score
     before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     fused = fuse(model)
     images = made.image("image", 1, size, size).double()
@@ -54,10 +54,10 @@ def test_an_hgnet_keeps_the_padding_of_its_even_kernels() -> None:
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_training_a_fused_model_is_refused() -> None:
+def test_training_a_reparameterised_model_is_refused() -> None:
     fused = fuse(filled("nano"))
-    assert isinstance(fused, FusedDetector)
+    assert isinstance(fused, ReparameterisedDetector)
     assert not fused.training
     assert not any(parameter.requires_grad for parameter in fused.parameters())
-    with pytest.raises(RuntimeError, match="a fused model cannot be trained: train the model that it was made from"):
+    with pytest.raises(RuntimeError, match="a reparameterised model cannot be trained: train the original model"):
         fused.train()

@@ -1,4 +1,4 @@
-"""Sampling without keeping the samples has the gradient of the plain formula."""
+"""Bilinear sampling has the gradient of the plain formula, whether samples are kept or recomputed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from rtdetrv2_train.ops.deformable_sampling import sample_bilinear, sample_bilin
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_weighted_samples_and_their_gradients(kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conv_norm_act, "PAYS_ABOVE", 2**60 if kept else 0)
+def test_weighted_samples_and_gradients_equal_the_reference(kept: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conv_norm_act, "RECOMPUTE_ABOVE", 2**60 if kept else 0)
     generator = torch.Generator().manual_seed(0)
     shapes = ((3, 4, 5, 6), (3, 2, 7, 2), (3, 2, 7))  # some locations lie outside of the map
     inputs = [torch.rand(shape, generator=generator, dtype=torch.float64) * 1.2 - 0.1 for shape in shapes]

@@ -14,6 +14,7 @@ from rtdetrv2_train.evaluation.analysis.analysis import Analysis, analyse
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.report.page import Subject, write_report
 from rtdetrv2_train.viz.charts import as_pixels, curve_charts
+from tests.evaluation.coco_objects import as_ground_truth
 from tests.evaluation.test_coco import annotation, detections, ground_truth
 
 NASTY = '</script><b title="x">&amp;'
@@ -46,7 +47,7 @@ def made_analysis() -> Analysis:
     found[:, 4:, 2:] = found[:, 4:, :2] + 30
     guesses = np.concatenate([labels, (labels + 1) % 3, labels], 1)
     scores = np.concatenate([rng.uniform(0.4, 1, (20, 2)), rng.uniform(0, 0.6, (20, 4))], 1)
-    evaluator = CocoEvaluator(truth, [1, 2, 3, 4])
+    evaluator = CocoEvaluator(as_ground_truth(truth), [1, 2, 3, 4])
     evaluator.update(detections(guesses, found, scores), torch.arange(20))
     return analyse(evaluator)
 

@@ -12,6 +12,7 @@ import pytest
 
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.runs.processes import devices_and_nodes, is_rank_zero, shared_run_folder
+from tests.running import TINY, WITHOUT_PICTURES, of_set, run_script
 from tests.support import ROOT, write_coco
 
 _ASK = """
@@ -36,6 +37,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_processes_of_two_nodes_of_torchrun_agree_on_the_folder_of_rank_0(tmp_path: Path) -> None:
     (tmp_path / "ask.py").write_text(_ASK)
     port = str(free_port())
@@ -70,19 +72,13 @@ def test_a_second_node_of_lightnings_launcher_is_sent_to_torchrun(environment: p
         shared_run_folder("runs/nano/now")
 
 
+@pytest.mark.slow
 def test_runs_of_two_processes_one_after_the_other_leave_one_folder_each(tmp_path: Path) -> None:
     data = write_coco(tmp_path / "set", num_images=8)
-    parts = [f"data.{part}.{key}" for part in ("train", "val") for key in ("images", "annotations")]
-    command = [sys.executable, str(ROOT / "train.py"), "-m", "model=nano", "model.image_size=[64,64]", "augment=light"]
-    command += ["trainer=ddp_cpu", "trainer.max_epochs=1", "recipe.total_batch_size=8", "data.num_workers=0"]
-    command += [f"data.root={data}", *(f"{part}={('images', 'annotations.json')['ann' in part]}" for part in parts)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     where = tmp_path / "here"
     where.mkdir()
-    result = subprocess.run(
-        [*command, "seed=0,1"], cwd=where, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    settings = ["trainer=ddp_cpu", "trainer.max_epochs=1", "recipe.total_batch_size=8", "seed=0,1"]
+    run_script("train.py", "-m", *TINY, *WITHOUT_PICTURES, *of_set(data), *settings, folder=where)
     assert [path.name for path in where.iterdir()] == ["runs"]
     (sweep,) = (where / "runs" / "nano").iterdir()
     assert sorted(path.name for path in sweep.iterdir()) == ["0", "1", "multirun.yaml"]

@@ -76,6 +76,7 @@ def test_an_interrupted_sweep_tries_what_an_uninterrupted_one_tries(tmp_path: Pa
     assert run_all(tmp_path / "twice", SPACE, 7) == run_all(tmp_path / "once", SPACE, 7)
 
 
+@pytest.mark.slow
 def test_the_trial_of_a_killed_worker_is_taken_over(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from tests.sweeps.test_study import *\n"
@@ -102,6 +103,7 @@ def test_the_trial_of_a_killed_worker_is_taken_over(tmp_path: Path) -> None:
             assert (taken.number, taken.params) == (0, parameters)
 
 
+@pytest.mark.slow
 def test_workers_at_once_share_the_trials(tmp_path: Path) -> None:
     code = "import sys; from pathlib import Path; from tests.sweeps.test_study import *\n"
     code += "run_all(Path(sys.argv[1]), SPACE, 12)"

@@ -6,8 +6,6 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,40 +13,19 @@ import pytest
 
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.training.callbacks.pruning import Pruning
-from tests.support import ROOT, write_coco
+from tests.running import TINY, WITHOUT_PICTURES, of_set, run_command, run_script, start_script
+from tests.support import write_coco
 
 pytest.importorskip("optuna", reason="Optuna is not installed")
+pytestmark = pytest.mark.slow
 
 
-def command(folder: Path, *overrides: str) -> list[str]:
+def settings(folder: Path, *overrides: str) -> list[str]:
+    """What a sweep in a folder is started with."""
     data = folder / "set"
     if not data.exists():
         write_coco(data, num_images=8)
-    parts = [f"data.{part}.{key}" for part in ("train", "val") for key in ("images", "annotations")]
-    fixed = ["model=nano", "model.image_size=[64,64]", "augment=light", "recipe.total_batch_size=8"]
-    fixed += ["data.num_workers=0", f"data.root={data}"]
-    fixed += [f"{part}={('images', 'annotations.json')['ann' in part]}" for part in parts]
-    return [sys.executable, str(ROOT / "train.py"), "-m", *fixed, *overrides]
-
-
-def started(folder: Path, *overrides: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
-    return subprocess.Popen(
-        command(folder, *overrides),
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def finished(folder: Path, *overrides: str, expect: int = 0) -> str:
-    process = started(folder, *overrides)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == expect, output[-4000:]
-    return output
+    return ["-m", *TINY, *WITHOUT_PICTURES, "recipe.total_batch_size=8", *of_set(data), "sweep=grid", *overrides]
 
 
 def trials(folder: Path, name: str) -> list[dict[str, str]]:
@@ -57,20 +34,20 @@ def trials(folder: Path, name: str) -> list[dict[str, str]]:
 
 
 def test_a_killed_grid_goes_on_within_its_interrupted_trial(tmp_path: Path) -> None:
-    settings = ["sweep=grid", "trainer=cpu", "trainer.max_epochs=3", "recipe.learning_rate=1e-4,-1,2e-4"]
+    grid = settings(tmp_path, "trainer=cpu", "trainer.max_epochs=3", "recipe.learning_rate=1e-4,-1,2e-4")
     sweep = tmp_path / "runs" / "sweeps" / "nano_grid"
-    process = started(tmp_path, *settings)
+    process = start_script("train.py", *grid, folder=tmp_path, own_session=True)
     last, history = (sweep / "2" / name for name in ("checkpoints/last.ckpt", "history.json"))
     while process.poll() is None and not (last.exists() and history.exists()):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
-    output, _ = process.communicate()
-    assert history.exists(), output[-4000:]
+    output, errors = process.communicate()
+    assert history.exists(), output[-2000:] + errors[-2000:]
     epochs = json.loads(history.read_text())
     epochs[0]["from the first start"] = 1
     history.write_text(json.dumps(epochs))
 
-    output = finished(tmp_path, *settings)
+    output = run_command("train", *grid, folder=tmp_path)
     assert [(t["state"], t["epochs"]) for t in trials(tmp_path, "nano_grid")] == [
         ("complete", "3"),
         ("failed", "0"),
@@ -86,21 +63,21 @@ def test_a_killed_grid_goes_on_within_its_interrupted_trial(tmp_path: Path) -> N
     for trial in ("0", "2"):
         assert (sweep / trial / "metrics.json").exists()
 
-    assert "begun with other settings (trainer.max_epochs: 3 before, 2 now)" in finished(
-        tmp_path, *settings, "trainer.max_epochs=2", expect=2
+    assert "begun with other settings (trainer.max_epochs: 3 before, 2 now)" in run_command(
+        "train", *grid, "trainer.max_epochs=2", folder=tmp_path, expect=2
     )
 
 
 def test_all_processes_of_a_pruned_trial_stop_after_the_same_epoch(tmp_path: Path) -> None:
-    output = finished(
+    pruned = settings(
         tmp_path,
-        "sweep=grid",
         "trainer=ddp_cpu",
         "trainer.max_epochs=3",
         "recipe.weight_decay=choice(1e-5)",
         "sweep.pruner._target_=optuna.pruners.ThresholdPruner",
         "+sweep.pruner.lower=2",  # more than any AP
     )
+    output = run_script("train.py", *pruned, folder=tmp_path)
     (trial,) = trials(tmp_path, "nano_grid")
     assert (trial["state"], trial["epochs"]) == ("pruned", "1")
     assert "1 of 1 trials pruned: 1 of 3 epochs, 67% saved" in output
@@ -112,9 +89,8 @@ def test_all_processes_of_a_pruned_trial_stop_after_the_same_epoch(tmp_path: Pat
 def test_trials_that_a_launcher_runs_at_once_leave_a_folder_each_and_a_bad_value_fails_alone(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="the launcher for joblib is not installed")
     launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "sweep.parallel=3"]
-    output = finished(
-        tmp_path, "sweep=grid", "trainer=cpu", "trainer.max_epochs=1", *launcher, "augment=light,lite,dynamic"
-    )
+    three = settings(tmp_path, "trainer=cpu", "trainer.max_epochs=1", *launcher, "augment=light,lite,dynamic")
+    output = run_script("train.py", *three, folder=tmp_path)
     states = [(trial["augment"], trial["state"]) for trial in trials(tmp_path, "nano_grid")]
     assert states == [("light", "complete"), ("lite", "failed"), ("dynamic", "complete")]
     assert "trial 1 failed: In 'train': Could not find 'augment/lite'" in output

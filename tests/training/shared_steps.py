@@ -1,7 +1,6 @@
-"""A few optimizer steps of a configuration, shared out over processes: run as a program by the tests beside it.
+"""A few optimizer steps of a configuration on several ranks (DDP, gloo): run as a program by the tests beside it.
 
-Everything is computed in float64, in which differences are those of the arithmetic: Adam's first steps turn a gradient
-that is rounding noise into a full one.
+Everything is computed in float64, as Adam's first steps turn a gradient of rounding noise into a full step.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from tests.support import composed
 
 
 class Float64Module(DetectionModule):
-    """Computes in ``dtype``, and leaves the statistics of batch norms alone if ``frozen_statistics``."""
+    """Computes in ``dtype_of_run``. ``frozen_statistics`` freezes the running statistics of BatchNorm."""
 
     dtype_of_run = torch.float64
     frozen_statistics = False
@@ -50,7 +49,7 @@ class Float64Module(DetectionModule):
 
 
 class Recorder(Callback):
-    """Leaves the loss of every step, the first step's gradient, the weights and their average in ``folder``."""
+    """Saves the loss of every step, the first gradient, the weights and their EMA in ``folder``."""
 
     def __init__(self, folder: Path, average: EMA) -> None:
         self.folder = folder
@@ -64,7 +63,9 @@ class Recorder(Callback):
         self.counts.append(batch.targets.counts)
         self._of_step.append(trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean"))
         if len(self._of_step) == trainer.accumulate_grad_batches:
-            self.losses.append(torch.stack(self._of_step).sum().item())  # Lightning has divided each by their number
+            self.losses.append(
+                torch.stack(self._of_step).sum().item()
+            )  # Lightning has divided each by gradient accumulation
             self._of_step = []
 
     def on_before_optimizer_step(self, trainer: Trainer, module: Any, optimizer: Any) -> None:

@@ -20,18 +20,18 @@ from tests.support import composed
         (2, 4, None, (4, 2)),
     ],
 )
-def test_batch_and_accumulation_follow_from_the_total(
+def test_batch_size_per_device_and_gradient_accumulation_follow_from_the_total(
     processes: int, accumulated: int, most: int | None, expected: tuple[int, int]
 ) -> None:
     assert share_out(16, processes, accumulated, most) == BatchSize(processes, *expected)  # type: ignore[arg-type]
 
 
-def test_a_split_says_what_it_is() -> None:
-    assert str(share_out(16, 2, 4)) == "16 images a step (2 devices x 2 images x 4 accumulated batches)"
+def test_a_split_prints_its_parts() -> None:
+    assert str(share_out(16, 2, 4)) == "16 images a step (2 devices x 2 images x 4 batches of gradient accumulation)"
     assert str(share_out(16, 1)) == "16 images a step (1 device x 16 images)"
 
 
-def test_norms_that_see_less_than_a_step_are_announced() -> None:
+def test_batchnorm_that_sees_less_than_a_step_is_noted() -> None:
     norms, frozen = nn.Sequential(nn.BatchNorm2d(1)), nn.Sequential(FrozenBatchNorm2d(1))
     assert share_out(16, 1).batchnorm_note(norms, synchronised=False) is None
     assert share_out(16, 4).batchnorm_note(norms, synchronised=True) is None
@@ -49,7 +49,7 @@ def test_norms_that_see_less_than_a_step_are_announced() -> None:
     [
         (16, 6, "auto", "use 12 or 18, or 4 or 8 batches a step"),
         (4, 8, "auto", "use 8, or 4 batches a step"),
-        (16, 2, 3, "2 processes with 3 accumulated batches each: use 12 or 18, or 4 or 8 batches"),
+        (16, 2, 3, "2 devices with gradient accumulation over 3 batches: use 12 or 18, or 4 or 8 batches"),
     ],
 )
 def test_an_impossible_split_proposes_possible_ones(
@@ -64,7 +64,7 @@ def test_accumulation_that_a_device_cannot_hold_is_refused() -> None:
         share_out(16, 1, 2, 4)
 
 
-def test_models_bring_the_batch_size_that_their_learning_rates_are_meant_for() -> None:
+def test_models_set_the_reference_batch_size_of_their_learning_rates() -> None:
     for overrides, total, reference in ((["model=r50vd"], 16, 16), (["experiment=quickstart"], 8, 8)):
         recipe = composed(*overrides).recipe
         assert (recipe.total_batch_size, recipe.reference_batch_size) == (total, reference)

@@ -1,4 +1,4 @@
-"""The largest batch that fits is found by trying."""
+"""The largest batch size per device that fits is found by trying until no OOM."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.training.find_batch_size import largest_that_fits
 
 
-def test_the_largest_even_share_that_fits_is_taken() -> None:
+def test_the_largest_divisor_that_fits_is_taken() -> None:
     tried: list[int] = []
     freed: list[int] = []
 
@@ -23,9 +23,9 @@ def test_the_largest_even_share_that_fits_is_taken() -> None:
     assert len(freed) == 3
 
 
-def test_a_device_too_small_for_one_image_is_said() -> None:
+def test_a_device_too_small_for_one_image_is_a_user_error() -> None:
     def step(images: int) -> None:
         raise torch.OutOfMemoryError
 
-    with pytest.raises(UserError, match="does not hold the training of one image"):
+    with pytest.raises(UserError, match=r"out of memory \(OOM\) with one image"):
         largest_that_fits(step, 4, lambda: None)

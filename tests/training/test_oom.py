@@ -1,4 +1,4 @@
-"""Batches that memory does not hold are trained on in parts, with the same gradient."""
+"""Batches that run out of memory (OOM) are split, with the same gradient."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support import composed
 
 
 class Step:
-    """A model whose norms are frozen, so that images do not depend on each other, and a device of little memory."""
+    """A model with frozen BatchNorm, so that images are independent, on a device that runs out of memory."""
 
     def __init__(self) -> None:
         torch.manual_seed(0)
@@ -28,7 +28,7 @@ class Step:
         self.criterion = instantiate(composed("model=nano").model.criterion)
         self.most_in_forward = self.most_in_backward = 100
         self.sizes: list[int] = []
-        # comes when some of the gradient has been added already
+        # the hook runs after a part of the gradient has been accumulated
         self.model.get_parameter("backbone.conv1.conv1_1.conv.weight").register_hook(self._run_out)
 
     def loss(self, batch: Batch) -> Tensor:
@@ -62,16 +62,16 @@ def expected(batch: Batch) -> tuple[float, Tensor]:
 
 
 @pytest.mark.parametrize("where", ["most_in_forward", "most_in_backward"])
-def test_a_batch_in_parts_has_the_gradient_of_the_whole(
-    batch: Batch, expected: tuple[float, Tensor], where: str
-) -> None:
+def test_a_split_batch_has_the_gradient_of_the_whole(batch: Batch, expected: tuple[float, Tensor], where: str) -> None:
     step, limit = Step(), SplitOnOOM()
     setattr(step, where, 3)
     limit.loss(batch, step.loss, step.model.zero_grad).backward()
     assert step.sizes == [6, 3, 3]
     torch.testing.assert_close(step.gradient(), expected[1], rtol=1e-6, atol=1e-9)
     step.model.zero_grad()
-    assert float(limit.loss(batch, step.loss, step.model.zero_grad)) == 0  # from now on in parts, without a try
+    assert (
+        float(limit.loss(batch, step.loss, step.model.zero_grad)) == 0
+    )  # known to be too large: no attempt with the whole batch
     assert step.sizes == [6, 3, 3]
 
 
@@ -95,7 +95,7 @@ def test_smaller_images_stay_whole_where_larger_ones_are_split(batch: Batch) -> 
     assert step.sizes == [6]
 
 
-def test_a_single_image_that_does_not_fit_is_said(batch: Batch) -> None:
+def test_a_single_image_that_does_not_fit_is_a_user_error(batch: Batch) -> None:
     step = Step()
     step.most_in_forward = 0
     with pytest.raises(UserError, match="one image of 64 x 64"):

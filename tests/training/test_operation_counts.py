@@ -13,7 +13,7 @@ from tests.support import build, composed, made
 def test_a_step_of_r50vd_dispatches_few_operations_and_reads_nothing() -> None:
     model = build(composed("model=r50vd"))
     images, targets = made.image("images", 4, 64, 64), Targets.from_list(made.targets([8] * 4))
-    model(images, targets)  # makes what depends on shapes alone
+    model(images, targets)  # fills the caches of tensors that depend on shapes alone
     with OperationCounter() as forward:
         output = model(images, targets)
     loss = torch.stack(tuple(Criterion()(output, targets).values())).sum()

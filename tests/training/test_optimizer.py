@@ -52,7 +52,7 @@ def test_later_rules_override_earlier_ones_and_groups_carry_their_names() -> Non
     ]
 
 
-def test_a_rule_that_is_wrong_is_named() -> None:
+def test_a_wrong_rule_is_a_user_error_with_its_name() -> None:
     with pytest.raises(UserError, match=r"parameter_rules\.typo has no 'lr'"):
         parameter_groups(nn.Linear(1, 1), {"typo": {"match": "x", "lr": 1}}, 1e-4, 0)
     with pytest.raises(UserError, match=r"parameter_rules\.broken\.match"):

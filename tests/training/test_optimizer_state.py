@@ -1,4 +1,4 @@
-"""The optimizer's memory has the layout of its parameters, whatever layout it was saved in."""
+"""Optimizer state has the memory layout of its parameters, whatever layout it was saved in."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def step(conv: nn.Conv2d, optimizer: torch.optim.AdamW, times: int) -> None:
         optimizer.step()
 
 
-def test_a_state_saved_in_another_layout_goes_on_as_if_it_had_been_in_this_one() -> None:
+def test_a_state_saved_in_another_layout_resumes_with_the_same_numbers() -> None:
     saved, saved_optimizer = stepped(torch.contiguous_format, 2)
     conv, optimizer = stepped(torch.channels_last, 1)
     conv.load_state_dict(saved.state_dict())

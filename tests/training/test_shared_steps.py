@@ -17,8 +17,11 @@ import torch
 from rtdetrv2_train.data.loading.samplers import EpochSampler
 from tests.support import ROOT, write_coco
 
+pytestmark = pytest.mark.slow
+
 FROZEN = [(2, 2), (1, 1)]  # processes and accumulated batches; the last one is what the others are compared with
 SYNCHRONISED = [(2, 1), (4, 1), (1, 1)]
+EMPTY = [(2, 1), (1, 1)]
 
 
 def with_many_boxes(folder: Path, num_images: int, size: int) -> None:
@@ -36,18 +39,26 @@ def with_many_boxes(folder: Path, num_images: int, size: int) -> None:
     (folder / "annotations.json").write_text(json.dumps({**content, "annotations": boxes}))
 
 
-def run_splits(folder: Path, data: Path, splits: list[tuple[int, int]], *overrides: str, **changes: Any) -> None:
+def runs_of(
+    folder: Path, data: Path, splits: list[tuple[int, int]], *overrides: str, **changes: Any
+) -> list[dict[str, Any]]:
+    """What the program beside this file is to run, one run for each split."""
     of_run = ["model.pretrained=null", "recipe.total_batch_size=8", "data.num_workers=0", f"data.root={data}"]
     for part in ("train", "val"):
         of_run += [f"data.{part}.images=images", f"data.{part}.annotations=annotations.json"]
     common = {"frozen": splits == FROZEN, "steps": 10, "overrides": [*of_run, *overrides], **changes}
-    runs = [
+    return [
         {"folder": str(folder / f"{processes}x{accumulated}"), "processes": processes, "accumulated": accumulated}
+        | common
         for processes, accumulated in splits
     ]
+
+
+def run_all(runs: list[dict[str, Any]]) -> None:
+    """All runs, in one fresh process: starting it takes as long as several of them."""
     loopback = "lo0" if sys.platform == "darwin" else "lo"
     result = subprocess.run(
-        [sys.executable, "-m", "tests.training.shared_steps", json.dumps([run | common for run in runs])],
+        [sys.executable, "-m", "tests.training.shared_steps", json.dumps(runs)],
         cwd=ROOT,
         env={**os.environ, "GLOO_SOCKET_IFNAME": loopback, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -83,29 +94,39 @@ def largest_differences(folder: Path, splits: list[tuple[int, int]]) -> dict[str
     return largest
 
 
-@pytest.mark.parametrize("splits", [FROZEN, SYNCHRONISED], ids=["frozen statistics", "synchronised statistics"])
-def test_ten_steps_of_nano_are_the_same_however_the_batch_is_shared_out(
-    tmp_path: Path, splits: list[tuple[int, int]]
-) -> None:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where every run of this file has left what it recorded."""
+    folder = tmp_path_factory.mktemp("shared_steps")
+    nano = ["model=nano", "model.image_size=[64,64]"]
     # Strong augmentation, sizes that change, images without boxes, denoising.
-    with_many_boxes(tmp_path / "set", num_images=45, size=64)
-    options = ["model=nano", "model.image_size=[64,64]", "model.multiscale=[480,640,800]"]
-    run_splits(tmp_path, tmp_path / "set", splits, *options)
-    assert max(largest_differences(tmp_path, splits).values()) < 1e-8
+    with_many_boxes(folder / "many", num_images=45, size=64)
+    strong = [*nano, "model.multiscale=[480,640,800]"]
+    runs = runs_of(folder / "frozen", folder / "many", FROZEN, *strong)
+    runs += runs_of(folder / "synchronised", folder / "many", SYNCHRONISED, *strong)
 
-
-def test_a_process_without_boxes_for_a_whole_epoch_trains_with_the_gradients_of_one_process(tmp_path: Path) -> None:
-    folder = write_coco(tmp_path / "set", num_images=32, size=64)
+    write_coco(folder / "few", num_images=32, size=64)
     order = EpochSampler(32, seed=0).order().reshape(-1, 8)  # steps of two batches of 4, one of each process
-    content = json.loads((folder / "annotations.json").read_text())
+    content = json.loads((folder / "few" / "annotations.json").read_text())
     content["annotations"] = [content["annotations"][index] for index in order[:, :4].flatten()]
-    (folder / "annotations.json").write_text(json.dumps(content))
-    splits = [(2, 1), (1, 1)]
-    options = ["model=nano", "model.image_size=[64,64]", "augment=light"]
-    run_splits(tmp_path, folder, splits, *options, steps=4)
-    assert json.loads((tmp_path / "2x1" / "counts1.json").read_text()) == [[0] * 4] * 4
-    assert json.loads((tmp_path / "2x1" / "counts0.json").read_text()) == [[1] * 4] * 4
-    assert max(largest_differences(tmp_path, splits).values()) < 1e-8
+    (folder / "few" / "annotations.json").write_text(json.dumps(content))
+    runs += runs_of(folder / "empty", folder / "few", EMPTY, *nano, "augment=light", steps=4)
+    run_all(runs)
+    return folder
+
+
+@pytest.mark.parametrize(("kind", "splits"), [("frozen", FROZEN), ("synchronised", SYNCHRONISED)])
+def test_ten_steps_of_nano_are_the_same_however_the_batch_is_shared_out(
+    folder: Path, kind: str, splits: list[tuple[int, int]]
+) -> None:
+    assert max(largest_differences(folder / kind, splits).values()) < 1e-8
+
+
+def test_a_process_without_boxes_for_a_whole_epoch_trains_with_the_gradients_of_one_process(folder: Path) -> None:
+    runs = folder / "empty"
+    assert json.loads((runs / "2x1" / "counts1.json").read_text()) == [[0] * 4] * 4
+    assert json.loads((runs / "2x1" / "counts0.json").read_text()) == [[1] * 4] * 4
+    assert max(largest_differences(runs, EMPTY).values()) < 1e-8
 
 
 if __name__ == "__main__":  # python -m tests.training.test_shared_steps model=r18vd model.image_size=[128,128]
@@ -113,6 +134,6 @@ if __name__ == "__main__":  # python -m tests.training.test_shared_steps model=r
         with_many_boxes(Path(scratch) / "set", num_images=45, size=128)
         for number, which in enumerate((FROZEN, SYNCHRONISED)):
             out = Path(scratch) / str(number)
-            run_splits(out, Path(scratch) / "set", which, *sys.argv[1:])
+            run_all(runs_of(out, Path(scratch) / "set", which, *sys.argv[1:]))
             found = {kind: f"{value:.1e}" for kind, value in largest_differences(out, which).items()}
             sys.stdout.write(f"{which} {found}\n")

@@ -20,7 +20,10 @@ from rtdetrv2_train.training.callbacks.ema import EMA
 from rtdetrv2_train.training.module import DetectionModule
 from rtdetrv2_train.training.recipe import Recipe
 from rtdetrv2_train.types import Batch, Targets
+from tests.evaluation.coco_objects import as_ground_truth
 from tests.support import REFERENCE, as_in_reference, build, composed, figures, made
+
+pytestmark = pytest.mark.slow
 
 
 class Recorder(Callback):
@@ -32,8 +35,8 @@ class Recorder(Callback):
         self.learning_rates = [group["lr"] for group in optimizer.param_groups]
 
     def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, *_: Any) -> None:
-        entry = {"loss": outputs["loss"].item(), "grad_norm": module.gradient_norm.item(), "lrs": self.learning_rates}
-        self.steps.append(entry)
+        norm = module.step.gradient_norm.item()
+        self.steps.append({"loss": outputs["loss"].item(), "grad_norm": norm, "lrs": self.learning_rates})
         self.weights = {name: tensor.clone() for name, tensor in module.model.state_dict().items()}
 
 
@@ -41,20 +44,20 @@ EXPECTED = figures("trajectory_r18vd")
 
 
 def six_steps(dtype: torch.dtype) -> tuple[Recorder, dict[str, Tensor]]:
-    """The recorded steps and the averaged weights."""
+    """The recorded steps and the EMA weights."""
     config = composed("model=r18vd")
     model = as_in_reference(build(config)).to(dtype)
     model.decoder.num_denoising = 0
     recipe = Recipe(
         learning_rate_factor=1.0,
         warmup_steps=EXPECTED["warmup_duration"],
-        decay="constant",
+        lr_schedule="constant",
         max_gradient_norm=EXPECTED["clip_max_norm"],
         ema_decay=EXPECTED["ema"]["decay"],
         ema_ramp_steps=EXPECTED["ema"]["warmups"],
     )
-    category = [{"id": 1, "name": "object"}]
-    evaluator = CocoEvaluator({"images": [], "annotations": [], "categories": category}, [1])
+    truth = as_ground_truth({"images": [], "annotations": [], "categories": [{"id": 1, "name": "object"}]})
+    evaluator = CocoEvaluator(truth, [1])
     rules = OmegaConf.to_container(config.model.parameter_rules, resolve=True)
     module = DetectionModule(model, Criterion(), recipe, rules, evaluator)
     targets = Targets.from_list(made.targets(EXPECTED["num_gts"]))
@@ -72,7 +75,7 @@ def six_steps(dtype: torch.dtype) -> tuple[Recorder, dict[str, Tensor]]:
         enable_model_summary=False,
     )
     trainer.fit(module, DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch))
-    return recorder, module.model.state_dict()  # the callback leaves the average in the module at the end
+    return recorder, module.model.state_dict()  # the EMA callback leaves the EMA in the module at the end
 
 
 def magnitudes(state: dict[str, Tensor], names: Iterable[str]) -> list[float]:

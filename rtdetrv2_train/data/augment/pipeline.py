@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from rtdetrv2_train.data.augment.geometric import Move, ZoomOut
 from rtdetrv2_train.data.augment.photometric import Distortion, PhotometricDistortion
 from rtdetrv2_train.data.augment.window import BoxArray, Window
-from rtdetrv2_train.data.images.decode import ImageArray, StoredImage, fitted_size, padded
+from rtdetrv2_train.data.images.decode import ImageArray, StoredImage
+from rtdetrv2_train.data.images.resize import fitted_size, padded
 from rtdetrv2_train.errors import UserError
 
 Transform: TypeAlias = Move | PhotometricDistortion | A.BasicTransform

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdetrv2_train.data.images.decode import SHRINKS, ImageArray, StoredImage, as_bytes, resize_for_training
+from rtdetrv2_train.data.images.decode import SHRINKS, ImageArray, StoredImage, as_bytes
+from rtdetrv2_train.data.images.resize import resize_for_training
 
 BoxArray = NDArray[np.float64]
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rtdetrv2_train.data.annotations import CocoAnnotations
+from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.images.decode import SHRINKS, StoredImage
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.system.resources import available_memory
@@ -38,7 +38,7 @@ class ImageCache:
     """
 
     def __init__(
-        self, annotations: CocoAnnotations, sample_size: tuple[int, int], file: Path | None = None, processes: int = 1
+        self, annotations: AnnotationTable, sample_size: tuple[int, int], file: Path | None = None, processes: int = 1
     ) -> None:
         self.annotations = annotations
         self.sample_size = sample_size
@@ -117,7 +117,7 @@ class ImageCache:
             ) from error
 
 
-def cache_file(annotations: CocoAnnotations, sample_size: tuple[int, int], folder: Path) -> Path:
+def cache_file(annotations: AnnotationTable, sample_size: tuple[int, int], folder: Path) -> Path:
     """Where a set's decoded images are kept: another place for another set, or another layout of the same."""
     layout = hashlib.sha256(os.fsencode(annotations.image_folder.resolve()))
     for part in (annotations.heights, annotations.widths, np.char.encode(annotations.file_names, "utf-8")):

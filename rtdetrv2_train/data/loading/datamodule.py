@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
 
-from rtdetrv2_train.data.annotations import CocoAnnotations
+from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.augment.pipeline import TrainingPipeline, Transform
 from rtdetrv2_train.data.augment.schedule import AugmentationSchedule
 from rtdetrv2_train.data.images.cache import ImageCache, cache_file
-from rtdetrv2_train.data.index import cache_folder
+from rtdetrv2_train.data.index import cache_folder, load_annotations
 from rtdetrv2_train.data.loading.dataset import DetectionDataset
 from rtdetrv2_train.data.loading.loader import BATCHES_AHEAD, BatchLoader, automatic_workers
 from rtdetrv2_train.data.loading.samplers import (
@@ -111,8 +111,8 @@ class CocoDataModule(LightningDataModule):
         self.cache = cache
         self._datasets: list[DetectionDataset] = []
         self._done = (0, 0)  # epoch and its batches that a resumed run has seen
-        self._train_annotations: CocoAnnotations | None = None
-        self._val_annotations: CocoAnnotations | None = None
+        self._train_annotations: AnnotationTable | None = None
+        self._val_annotations: AnnotationTable | None = None
 
     def prepare_data(self) -> None:
         """Check that the files are where they should be.
@@ -145,14 +145,14 @@ class CocoDataModule(LightningDataModule):
         self.load()
 
     @property
-    def train_annotations(self) -> CocoAnnotations:
+    def train_annotations(self) -> AnnotationTable:
         """Images and boxes to train on."""
         self.load()
         assert self._train_annotations is not None
         return self._train_annotations
 
     @property
-    def val_annotations(self) -> CocoAnnotations:
+    def val_annotations(self) -> AnnotationTable:
         """Images and boxes to evaluate on, with the labels of those to train on."""
         self.load()
         assert self._val_annotations is not None
@@ -226,12 +226,12 @@ class CocoDataModule(LightningDataModule):
         """Go on where the run stopped, be it in the middle of an epoch."""
         self._done = (state_dict["epoch"], state_dict["steps"])
 
-    def _read(self, paths: Mapping[str, Path]) -> CocoAnnotations:
-        annotations = CocoAnnotations.load(self.root / paths["annotations"], self.root / paths["images"])
+    def _read(self, paths: Mapping[str, Path]) -> AnnotationTable:
+        annotations = load_annotations(self.root / paths["annotations"], self.root / paths["images"])
         self._check_images(annotations)
         return annotations
 
-    def _check_images(self, annotations: CocoAnnotations) -> None:
+    def _check_images(self, annotations: AnnotationTable) -> None:
         """Find missing images before training instead of hours later, by listing folders instead of opening files."""
         present: dict[str, set[str]] = {}
         missing = []
@@ -266,7 +266,7 @@ class CocoDataModule(LightningDataModule):
         sizes = [self.image_size, *(scaled_size(self.image_size, scale) for scale in self.multiscale)]
         return max(height for height, _ in sizes), max(width for _, width in sizes)
 
-    def _image_cache(self, annotations: CocoAnnotations) -> ImageCache | None:
+    def _image_cache(self, annotations: AnnotationTable) -> ImageCache | None:
         if self.cache is None:
             return None
         largest = self._largest_size()

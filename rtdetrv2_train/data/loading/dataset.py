@@ -1,34 +1,26 @@
-"""Images and boxes, one request at a time, and how they become a batch."""
+"""Images and boxes, one request at a time."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from rtdetrv2_train.boxes import xyxy_to_cxcywh
-from rtdetrv2_train.data.annotations import CocoAnnotations
+from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.augment.pipeline import TrainingPipeline
 from rtdetrv2_train.data.augment.schedule import AugmentationSchedule
 from rtdetrv2_train.data.images.cache import ImageCache
-from rtdetrv2_train.data.images.decode import (
-    ImageArray,
-    StoredImage,
-    UnreadableImageError,
-    evaluation_input,
-    read_image,
-)
+from rtdetrv2_train.data.images.decode import ImageArray, StoredImage, UnreadableImageError, read_image
+from rtdetrv2_train.data.images.resize import evaluation_input
 from rtdetrv2_train.data.loading.samplers import SampleRequest
 from rtdetrv2_train.errors import UserError
-from rtdetrv2_train.types import Batch, Targets
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +82,7 @@ class DetectionDataset(Dataset[Sample]):
 
     def __init__(
         self,
-        annotations: CocoAnnotations,
+        annotations: AnnotationTable,
         pipeline: TrainingPipeline | None = None,
         schedule: AugmentationSchedule | None = None,
         seed: int = 0,
@@ -203,24 +195,3 @@ class DetectionDataset(Dataset[Sample]):
         clipped = boxes.clip(0, np.array([width, height, width, height], dtype=np.float32))
         kept = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
         return clipped[kept], labels[kept]
-
-
-def collate(samples: Sequence[Sample]) -> Batch:
-    """One batch of samples of equal size; boxes become cxcywh, images ``[B, 3, H, W]``."""
-    height, width = samples[0].image.shape[:2]
-    images = np.empty((len(samples), 3, height, width), dtype=np.uint8)
-    for planes, sample in zip(images, samples, strict=True):
-        cv2.split(sample.image, list(planes))  # several times as fast as copying the transposed array
-    targets = Targets.from_list(
-        [
-            {
-                "boxes": xyxy_to_cxcywh(torch.from_numpy(sample.boxes)),
-                "labels": torch.from_numpy(sample.labels),
-                "image_id": sample.image_id,
-                "original_size": sample.original_size,
-                "noise_seed": sample.noise_seed,
-            }
-            for sample in samples
-        ]
-    )
-    return Batch(torch.from_numpy(images), targets)

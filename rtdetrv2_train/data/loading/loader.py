@@ -11,7 +11,8 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from rtdetrv2_train.data.loading.dataset import DetectionDataset, collate
+from rtdetrv2_train.data.loading.collate import collate
+from rtdetrv2_train.data.loading.dataset import DetectionDataset
 from rtdetrv2_train.data.loading.step_totals import OptimizerSteps
 from rtdetrv2_train.system.resources import available_cores
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from rtdetrv2_train.data.annotations import CocoAnnotations
+from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.augment.schedule import MULTISCALE, AugmentationSchedule
 
 SIZE_BASE = 640
@@ -86,7 +86,7 @@ class EpochSampler(Sampler[int]):
         return self.length
 
 
-def repeat_factors(annotations: CocoAnnotations, threshold: float) -> NDArray[np.float64]:
+def repeat_factors(annotations: AnnotationTable, threshold: float) -> NDArray[np.float64]:
     """How often each image is to be seen in an epoch, so that rare classes are seen more often.
 
     A class in a share f of the images asks for ``sqrt(threshold / f)`` times, at least once; an image follows the

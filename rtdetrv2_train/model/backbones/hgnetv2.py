@@ -1,6 +1,6 @@
 """HGNetv2 backbones L, X and H, as PaddleDetection's PP-HGNetV2 defines them.
 
-A block runs several convolutions one after the other, keeps the output of each, and squeezes all of them together.
+A block runs several convolutions in sequence, concatenates all outputs, and reduces their channels.
 Shape suffixes: B batch, C channels, H and W height and width.
 """
 
@@ -19,11 +19,11 @@ from rtdetrv2_train.model.layers import FrozenBatchNorm2d
 
 @dataclass(frozen=True)
 class StageShape:
-    """One stage.
+    """Shape of one stage.
 
     Attributes:
         mid_channels: channels of the convolutions inside a block.
-        out_channels: channels that the stage puts out.
+        out_channels: output channels of the stage.
         blocks: number of blocks.
         downsample: halve height and width first.
         light: replace each convolution by a 1x1 and a depthwise one.
@@ -64,14 +64,14 @@ class HGNetV2Config:
 
     @property
     def stage_channels(self) -> tuple[int, ...]:
-        """Channels that each stage puts out."""
+        """Output channels of each stage."""
         return tuple(stage.out_channels for stage in self.stages)
 
 
 class _ConvNorm(nn.Module):
-    """Convolution without bias, norm, and ReLU unless ``activation`` is False.
+    """Convolution without bias, BatchNorm, and ReLU unless ``activation`` is False.
 
-    An even kernel has no centre: it is padded on the right and at the bottom only.
+    An even kernel has no centre, so it is padded on the right and at the bottom only.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class _ConvNorm(nn.Module):
 
 
 class _LightConvNorm(nn.Module):
-    """A 1x1 convolution that mixes channels, then a depthwise one that looks around."""
+    """A 1x1 (pointwise) convolution, then a depthwise one."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, frozen_batchnorm: bool) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class _LightConvNorm(nn.Module):
 
 
 class _Stem(Block):
-    """Images to stride 4, half of the middle channels pooled and half convolved."""
+    """Stem to stride 4. One branch is max-pooled, the other convolved."""
 
     def __init__(self, mid_channels: int, out_channels: int, freeze_batchnorm: bool) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class _Stem(Block):
 
 
 class _Block(Block):
-    """Convolutions in a row whose outputs are all gathered; with ``residual`` the input is added."""
+    """Convolutions in sequence whose outputs are concatenated; with ``residual`` the input is added."""
 
     def __init__(self, in_channels: int, shape: StageShape, residual: bool, freeze_batchnorm: bool) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ class HGNetV2(nn.Module):
     """HGNetv2 with features at strides 8, 16 and 32.
 
     Args:
-        config: its shape.
+        config: shape of the backbone.
     """
 
     def __init__(self, config: HGNetV2Config) -> None:
@@ -201,7 +201,7 @@ class HGNetV2(nn.Module):
         """Features of float images in [0, 1].
 
         Returns:
-            ``[B, C, H / s, W / s]`` for the strides s = 8, 16, 32, channels as in ``out_channels``.
+            ``[B, C, H / s, W / s]`` for the strides s = 8, 16, 32; ``out_channels`` has the numbers of channels.
         """
         x_BCHW = self.stem(images_B3HW)
         features = []

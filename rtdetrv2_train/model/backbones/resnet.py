@@ -23,8 +23,8 @@ class ResNetVDConfig:
     """Shape of a ResNet-vd.
 
     Attributes:
-        blocks: blocks of the four stages; (2, 2, 2, 2) is ResNet-18, (3, 4, 6, 3) -34 and -50, (3, 4, 23, 3) -101.
-        bottleneck: blocks of three convolutions instead of two, as in ResNet-50 and larger ones.
+        blocks: blocks of each stage: (2, 2, 2, 2) for ResNet-18, (3, 4, 6, 3) for 34 and 50, (3, 4, 23, 3) for 101.
+        bottleneck: blocks of three convolutions instead of two, as in ResNet-50 and larger.
         width: channels of the first stage (64 in the paper); later stages have 2, 4 and 8 times as many.
         freeze_stem: do not train the stem.
         freeze_batchnorm: fix the statistics and affine parameters of every BatchNorm.
@@ -44,7 +44,7 @@ class ResNetVDConfig:
 
     @property
     def stage_channels(self) -> tuple[int, ...]:
-        """Channels that each of the four stages puts out."""
+        """Output channels of each of the four stages."""
         return tuple((4 if self.bottleneck else 1) * self.width * 2**stage for stage in range(len(self.blocks)))
 
 
@@ -77,11 +77,11 @@ class _Block(Block):
         if self.branch2c is not None:
             residual = self.branch2c(residual)
         shortcut = x_BCHW if self.short is None else self.short(x_BCHW)
-        return F.relu(residual.add_(shortcut), inplace=True)  # no norm keeps its output for the gradient
+        return F.relu(residual.add_(shortcut), inplace=True)  # in place: BatchNorm does not need its output
 
 
 class _Stem(Block, nn.Sequential):
-    """Three convolutions, at half the size of the images."""
+    """Three convolutions; the first has stride 2."""
 
 
 class _Stage(nn.Module):
@@ -114,7 +114,7 @@ class ResNetVD(nn.Module):
     """ResNet-vd with features at strides 8, 16 and 32.
 
     Args:
-        config: its shape.
+        config: shape of the backbone.
     """
 
     def __init__(self, config: ResNetVDConfig) -> None:
@@ -143,7 +143,7 @@ class ResNetVD(nn.Module):
         """Features of float images in [0, 1].
 
         Returns:
-            ``[B, C, H / s, W / s]`` for the strides s = 8, 16, 32, channels as in ``out_channels``.
+            ``[B, C, H / s, W / s]`` for the strides s = 8, 16, 32; ``out_channels`` has the numbers of channels.
         """
         x_BCHW = apply(partial(F.max_pool2d, kernel_size=3, stride=2, padding=1), self.conv1(images_B3HW))
         features = []

@@ -1,1 +1,1 @@
-"""What happens around the training steps."""
+"""Lightning callbacks: EMA, checkpointing, preemption, NaN guard, resuming, progress, pictures, curves, pruning."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the best epoch and the last step worth keeping."""
+"""Checkpoints of a run: ``best.ckpt`` and ``last.ckpt``, which is also written on preemption (SIGTERM)."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from rtdetrv2_train.training.callbacks.preemption import PreemptionSignals, requ
 
 log = logging.getLogger(__name__)
 
-_NOTHING, _SAVE, _STOP = 0, 1, 2  # what a process may want after a step; the largest wins
+_NOTHING, _SAVE, _STOP = 0, 1, 2  # what a rank may ask for after a step; the maximum over ranks wins
 
 
 class Checkpointing(ModelCheckpoint):
-    """Lightning's checkpoints, with a last one that is never far behind, and written when the run is told to stop.
+    """Lightning's `ModelCheckpoint`, with a ``last.ckpt`` that is up to date and saved on preemption.
 
-    Lightning writes ``last.ckpt`` only where the best epoch has just been written, and, when ``max_steps`` ends the run
-    within an epoch, after that epoch has been closed, so that a resumed run would miss its other batches.
+    Lightning writes ``last.ckpt`` only together with a best epoch. If ``max_steps`` ends the run within an epoch,
+    Lightning writes it after closing the epoch, so that a resumed run would miss the epoch's other batches.
 
-    A run that gets SIGTERM or Ctrl-C finishes its step, or its validation, writes ``last.ckpt`` and ends with
-    `Stopped`; a second Ctrl-C ends it at once.
+    On SIGTERM or Ctrl-C a run finishes its step or its validation, writes ``last.ckpt`` and ends with `Stopped`. A
+    second Ctrl-C ends it at once.
 
     Args:
-        last_every_minutes: least time between two last checkpoints within an epoch; None: only after epochs.
-        last_every_steps: likewise, in optimizer steps.
-        settings: of `ModelCheckpoint`.
+        last_every_minutes: minutes between two ``last.ckpt`` within an epoch; None: only after each epoch.
+        last_every_steps: the same in optimizer steps.
+        settings: arguments of `ModelCheckpoint`.
     """
 
     def __init__(
@@ -49,27 +49,27 @@ class Checkpointing(ModelCheckpoint):
         self._signals = PreemptionSignals()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Remove what was left of checkpoints whose writing was cut short."""
+        """Remove temporary files of checkpoints whose writing was interrupted."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and trainer.is_global_zero:
             for unfinished in Path(str(self.dirpath)).glob(f".*{self.FILE_EXTENSION}.*"):
                 unfinished.unlink(missing_ok=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to listen to signals; Lightning has set its own handlers just before."""
+        """Install signal handlers. Lightning has installed its own just before."""
         super().on_train_start(trainer, pl_module)
         self._last_at_step, self._last_at_time = trainer.global_step, time.monotonic()
-        announcement = "\nstopping after this step, with a checkpoint to go on from; Ctrl-C stops at once\n"
+        announcement = "\nstopping after this step with a checkpoint to resume from; Ctrl-C again stops at once\n"
         self._signals = PreemptionSignals(announcement if trainer.is_global_zero else "")
         self._signals.watch()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write the last checkpoint where it is due, where the run is to stop, and where it ends within an epoch."""
+        """Write ``last.ckpt`` if it is due, if the run was told to stop, or if it ends within an epoch."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
-            return  # the end of the epoch comes, or the gradients of this step are not complete
+            return  # on_train_epoch_end follows, or gradient accumulation is not complete
         wanted = self._agreement.ask(self._wanted(trainer), pl_module.device)
         if wanted or trainer.global_step == trainer.max_steps:
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
@@ -77,14 +77,14 @@ class Checkpointing(ModelCheckpoint):
             self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the last checkpoint after every epoch."""
+        """Write ``last.ckpt`` after every epoch."""
         super().on_train_epoch_end(trainer, pl_module)
         self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
         if self._agreement.settle(self._wanted(trainer), pl_module.device) == _STOP:
             self._stop(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From now on, signals do again what they did before."""
+        """Restore the earlier signal handlers."""
         self._signals.leave()
         super().on_train_end(trainer, pl_module)
 
@@ -102,12 +102,12 @@ class Checkpointing(ModelCheckpoint):
             super()._save_last_checkpoint(trainer, monitor_candidates)
 
     def _stop(self, trainer: Trainer) -> None:
-        """End the run. Only one process says how, as launchers kill all others when one of them fails."""
+        """End the run. Only rank 0 exits with a status, as launchers kill all ranks when one of them fails."""
         if trainer.is_global_zero:
             received = self._signals.received
-            name = received.name if received else "a signal to another process"
+            name = received.name if received else "a signal to another rank"
             run = os.path.relpath(Path(str(self.dirpath)).parent)
-            log.warning("stopped by %s at step %d: resume=%s goes on from there", name, trainer.global_step, run)
+            log.warning("stopped by %s at step %d: continue with resume=%s", name, trainer.global_step, run)
             if received is signal.SIGUSR1:
                 requeue_slurm_job()
         raise Stopped(STOPPED_STATUS if trainer.is_global_zero else 0)

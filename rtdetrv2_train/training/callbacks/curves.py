@@ -1,23 +1,24 @@
-"""The curves of each epoch in TensorBoard."""
+"""Precision-recall and F1 curves of each epoch in TensorBoard."""
 
 from __future__ import annotations
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from rtdetrv2_train.evaluation.analysis.analysis import analyse
 from rtdetrv2_train.training.module import DetectionModule
-from rtdetrv2_train.viz.charts import as_pixels, curve_charts
 
 
 class Curves(Callback):
-    """Draws precision over recall and F1 over the score threshold of every class, after each validation."""
+    """Draws precision-recall and F1 over score threshold of every class, after each validation."""
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw, where TensorBoard listens."""
+        """Draw, if there is a TensorBoard logger."""
         loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not loggers or not trainer.is_global_zero or not isinstance(pl_module, DetectionModule):
             return
+        from rtdetrv2_train.evaluation.analysis.analysis import analyse
+        from rtdetrv2_train.viz.charts import as_pixels, curve_charts  # matplotlib, which no step waits for
+
         analysis = analyse(pl_module.evaluator)
         for title, figure in curve_charts(analysis).items():
             for logger in loggers:

@@ -1,4 +1,4 @@
-"""Exponential moving average of the weights, used for validation and kept in checkpoints."""
+"""EMA: exponential moving average of the weights, used for validation and stored in checkpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rtdetrv2_train.training.module import DetectionModule
 
 
 class _RampedEMA(AveragedModel):
-    """Averages parameters and floating-point buffers with a decay that the caller gives for each update."""
+    """EMA of parameters and floating-point buffers, with a decay that the caller sets before each update."""
 
     def __init__(self, model: nn.Module, device: torch.device | int | None = None, **_: Any) -> None:
         super().__init__(model, device, use_buffers=True)
@@ -22,12 +22,12 @@ class _RampedEMA(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Move every tensor towards the model's, all in a few fused operations."""
+        """Update all tensors, in a few fused operations."""
         averaged: list[Tensor] = []
         current: list[Tensor] = []
         for (name, mine), theirs in zip(_tensors(self.module), (t for _, t in _tensors(model)), strict=True):
             if not mine.is_floating_point() or name.endswith(("anchors", "valid_mask", "num_points_scale")):
-                mine.copy_(theirs)  # counters, and what follows from the configuration
+                mine.copy_(theirs)  # counters, and constants of the configuration
             else:
                 averaged.append(mine)
                 current.append(theirs)
@@ -41,33 +41,33 @@ def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 class EMA(WeightAveraging):
-    """The paper's average: ``decay * (1 - exp(-updates / ramp))`` at each update, buffers included.
+    """The paper's EMA, with decay ``decay * (1 - exp(-updates / ramp))`` at each update, buffers included.
 
-    Validation uses the averaged weights. Checkpoints hold them as ``state_dict`` and those of the optimizer as
-    ``current_model_state``.
+    Validation uses the EMA weights. Checkpoints hold the EMA as ``state_dict``, and the weights that the optimizer
+    trains as ``current_model_state``.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make the average when fitting begins."""
+        """Make the EMA when fitting begins."""
         if stage == "fit":
             self._average_model = _RampedEMA(pl_module, pl_module.device)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Update the average after each optimizer step."""
+        """Update the EMA after each optimizer step."""
         assert isinstance(self._average_model, _RampedEMA)
         assert isinstance(pl_module, DetectionModule)
         self._average_model.decay = pl_module.schedule.ema_decay_at(trainer.global_step)
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the weights alone until the last checkpoint has been written."""
+        """Do not swap the EMA in before the last checkpoint has been written."""
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the average in the place of the weights."""
+        """Copy the EMA into the model."""
         super().on_train_end(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let go of the average when fitting is over, so that later evaluation leaves the weights alone."""
+        """Drop the EMA after fitting, so that later evaluation does not swap it in again."""
         self._average_model = None

@@ -1,4 +1,4 @@
-"""The metrics of every epoch, in a file."""
+"""The metrics of every epoch, in ``history.json``."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class History(Callback):
     """Keeps the metrics of every epoch in ``history.json``.
 
     Args:
-        path: where the file goes.
+        path: path of the file.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add the epoch that was just validated."""
+        """Add the epoch that was just validated. A resumed run replaces epochs that it repeats."""
         if not trainer.is_global_zero or trainer.sanity_checking or trainer.state.fn != "fit":
             return
         epochs = json.loads(self.path.read_text()) if self.path.exists() else []

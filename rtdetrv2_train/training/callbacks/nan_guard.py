@@ -1,4 +1,4 @@
-"""NaN or Inf in loss or gradient: such steps are skipped, explained, and saved for a post-mortem."""
+"""NaN guard: steps with NaN or Inf in loss or gradient are skipped, diagnosed and saved for debugging."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ log = logging.getLogger(__name__)
 class NanGuard(Callback):
     """Watches for NaN and Inf in losses and gradients, without waiting for the device.
 
-    Such a step changes nothing: the optimizer skips it (see `DetectionModule`), and here the running statistics of
-    BatchNorm are put back, all on the device. The host reads one step later what has happened. Then it saves the batch
-    and the weights, and says where NaN or Inf came first (see `cause_of`).
+    Such a step changes nothing. The optimizer skips it (see `DetectionModule`), and this callback restores the running
+    statistics of BatchNorm, all on the device. The host reads one step later what happened. Then it saves the batch and
+    the weights, and logs where NaN or Inf came first (see `cause_of`).
 
-    In mixed precision with float16, gradients that overflow now and then are how the loss scale is found; there only
-    the loss counts.
+    In float16 AMP the gradient scaler finds its scale by gradients that overflow. There only the loss is watched.
 
-    Acts before the EMA, which must not see what it undoes; `ordered` in ``commands/building.py`` puts it first.
+    Must run before the EMA, which must not see statistics of a skipped step. `ordered` in ``commands/building.py``
+    puts it first.
 
     Args:
-        folder: where batches go, each as ``step_<n>.pt``; those of other ranks than 0 with their rank.
-        max_skipped_steps: steps that may be skipped before the run stops; 0: it stops at the first.
+        folder: folder for the batches, each as ``step_<n>.pt``; ranks other than 0 add their rank to the name.
+        max_skipped_steps: steps that may be skipped before the run stops; 0: stop at the first.
     """
 
     def __init__(self, folder: str | Path, max_skipped_steps: int = 10) -> None:
@@ -52,7 +52,7 @@ class NanGuard(Callback):
         self._agreement = Agreement()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the running statistics of BatchNorm."""
+        """Copy the running statistics of BatchNorm."""
         norms = [norm for norm in pl_module.modules() if isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm)]
         tracked = [(norm.running_mean, norm.running_var) for norm in norms]
         self._statistics = [tensor for pair in tracked for tensor in pair if tensor is not None]
@@ -61,7 +61,7 @@ class NanGuard(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Undo what the step did to BatchNorm if it held NaN or Inf, and see to the step before."""
+        """Restore BatchNorm statistics if this step has NaN or Inf, and check the previous step."""
         assert isinstance(pl_module, DetectionModule)
         result = pl_module.step
         self._batches.append((batch, torch.stack(tuple(result.loss_terms.values()))))
@@ -72,14 +72,14 @@ class NanGuard(Callback):
         numbers = torch.stack([result.gradient_norm, *(terms.sum() for _, terms in self._batches)])
         step = _Step(HostCopy(numbers), self._batches, trainer.global_step)
         self._batches = []
-        self._see_to(self._pending, trainer, pl_module)
+        self._check(self._pending, trainer, pl_module)
         self._pending = step
         self._stop_if_too_many(self._agreement.ask(self._skipped, pl_module.device))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See to the last step."""
+        """Check the last step of the epoch."""
         assert isinstance(pl_module, DetectionModule)
-        self._see_to(self._pending, trainer, pl_module)
+        self._check(self._pending, trainer, pl_module)
         self._pending = None
         self._stop_if_too_many(self._agreement.settle(self._skipped, pl_module.device))
 
@@ -87,7 +87,7 @@ class NanGuard(Callback):
         return torch.cat([tensor.flatten() for tensor in self._statistics]) if self._statistics else torch.zeros(0)
 
     def _keep_statistics(self, finite: Tensor) -> None:
-        """Put the statistics back to what they were if this step was not finite, without reading whether it was."""
+        """Restore the statistics if this step has NaN or Inf. Computed on the device, without a read by the host."""
         if self._statistics:
             self._kept = torch.where(finite, self._current_statistics(), self._kept)
             self._restore_statistics()
@@ -97,7 +97,7 @@ class NanGuard(Callback):
             parts = self._kept.split([tensor.numel() for tensor in self._statistics])
             torch._foreach_copy_(self._statistics, list(parts))
 
-    def _see_to(self, step: _Step | None, trainer: Trainer, module: DetectionModule) -> None:
+    def _check(self, step: _Step | None, trainer: Trainer, module: DetectionModule) -> None:
         if step is None:
             return
         norm, *losses = step.numbers.read().tolist()
@@ -109,7 +109,7 @@ class NanGuard(Callback):
         batch, terms = bad[0] if bad else step.batches[-1]
         named_terms = dict(zip(module.step.loss_terms, terms.tolist(), strict=True))
         cause = cause_of(trainer, module, batch, named_terms)
-        self._restore_statistics()  # the replay behind it has moved them
+        self._restore_statistics()  # cause_of repeats the step, which has updated them
         rank = f"_rank_{trainer.global_rank}" * (trainer.global_rank > 0)
         path = self.folder / f"step_{step.number}{rank}.pt"
         files = file_names(trainer, batch)
@@ -133,15 +133,15 @@ class NanGuard(Callback):
     def _stop_if_too_many(self, skipped: int) -> None:
         if skipped > self.max_skipped_steps:
             raise UserError(
-                f"gave up after {skipped} step{'s' * (skipped > 1)} with NaN or Inf in loss or gradient: the log says "
-                f"what and where, '{self.folder}' has the batches; lower recipe.learning_rate, use "
+                f"stopped after {skipped} step{'s' * (skipped > 1)} with NaN or Inf in loss or gradient: the log says "
+                f"where, '{self.folder}' has the batches; lower recipe.learning_rate, use "
                 "trainer.precision=32-true or correct the data, and continue with resume="
             )
 
 
 @dataclass(frozen=True)
 class _Step:
-    """A step whose numbers are on their way to the host: gradient norm, then the loss of each batch."""
+    """A step whose numbers are being copied to the host: gradient norm, then the loss of each batch."""
 
     numbers: HostCopy
     batches: Sequence[tuple[Batch, Tensor]]

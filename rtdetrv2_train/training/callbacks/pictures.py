@@ -1,4 +1,4 @@
-"""Pictures of the validation set, with ground truth and predictions."""
+"""Pictures of validation images with ground truth and predictions."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from rtdetrv2_train.viz.boxes import Marks, prediction_grid
 
 
 class ValidationPictures(Callback):
-    """Draws the first validation images with ground truth and predictions, after each epoch and into a file.
+    """Draws the first validation images with ground truth and predictions, into a file and TensorBoard.
 
     Args:
-        path: PNG file that holds the latest picture.
+        path: PNG file of the latest picture.
         class_names: names of the classes.
         num_images: images in the picture.
         minimum_score: predictions below this are not drawn.
@@ -39,7 +39,7 @@ class ValidationPictures(Callback):
         self._found: list[Marks] = []
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the pictures of the epoch before."""
+        """Drop the pictures of the previous epoch."""
         self._images, self._truth, self._found = [], [], []
 
     def on_validation_batch_end(
@@ -69,7 +69,7 @@ class ValidationPictures(Callback):
             self._found.append(_marks(found.boxes[index][sure], found.labels[index][sure], found.scores[index][sure]))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw."""
+        """Draw and save the picture."""
         if not self._images:
             return
         picture = prediction_grid(self._images, self._truth, self._found, self.class_names)

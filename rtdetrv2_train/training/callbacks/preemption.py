@@ -1,4 +1,4 @@
-"""Being told to stop: by Ctrl-C, or by a cluster that needs the machine."""
+"""Preemption: SIGTERM, SLURM's SIGUSR1 or Ctrl-C ask a run to stop."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from typing import Any
 
 
 class PreemptionSignals:
-    """Notes SIGTERM, SIGINT and, under SLURM, SIGUSR1, instead of dying of them. A second SIGINT interrupts at once.
+    """Signal handlers that only note SIGTERM, SIGINT and, under SLURM, SIGUSR1. A second SIGINT interrupts at once.
 
-    Lightning's own handlers would talk to other processes in the middle of a step.
+    Lightning's own handlers would communicate with other ranks in the middle of a step.
 
     Args:
-        announce: what to write to standard error when the first one comes.
+        announce: text for standard error when the first signal arrives.
+
+    Attributes:
+        received: the latest signal; None before the first.
     """
 
     def __init__(self, announce: str = "") -> None:
@@ -25,17 +28,17 @@ class PreemptionSignals:
         self._earlier: dict[signal.Signals, Any] = {}
 
     def watch(self) -> None:
-        """Begin. Only the main thread of a process gets signals; elsewhere this does nothing."""
+        """Install the handlers. Only the main thread can; in another thread this does nothing."""
         if threading.current_thread() is not threading.main_thread():
             return
         watched = [signal.SIGTERM, signal.SIGINT]
         if "SLURM_JOB_ID" in os.environ:
-            watched.append(signal.SIGUSR1)  # what SLURM sends before the time is up: sbatch --signal=USR1@120
+            watched.append(signal.SIGUSR1)  # sent before the time limit: sbatch --signal=USR1@120
         for number in watched:
             self._earlier[number] = signal.signal(number, self._note)
 
     def leave(self) -> None:
-        """Put the earlier handlers back."""
+        """Restore the earlier handlers."""
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
         self._earlier.clear()
@@ -44,15 +47,15 @@ class PreemptionSignals:
         self.received = signal.Signals(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if self._announcement:
-            os.write(2, self._announcement)  # the interrupted code may hold the locks of logging
+            os.write(2, self._announcement)  # not logging, as the interrupted code may hold its locks
 
 
 def requeue_slurm_job() -> None:
-    """Have SLURM start this job again, with the same command, when its time has come again.
+    """Put this SLURM job back into the queue, with the same command.
 
     Raises:
-        OSError: if there is no ``scontrol`` here.
-        subprocess.CalledProcessError: if it refuses.
+        OSError: if there is no ``scontrol``.
+        subprocess.CalledProcessError: if SLURM refuses.
     """
     job = os.environ["SLURM_JOB_ID"]
     if "SLURM_ARRAY_JOB_ID" in os.environ:

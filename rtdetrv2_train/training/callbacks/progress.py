@@ -1,4 +1,4 @@
-"""The progress bar: losses, AP, images a second, waiting for data and the time that is left."""
+"""The progress bar: losses, AP, images per second, time spent waiting for data, and time left."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rtdetrv2_train.training.module import DetectionModule
 
 
 class Progress(TQDMProgressBar):
-    """Lightning's bar with what one wants to know of a detector's training.
+    """Lightning's progress bar with losses, AP, speed and time left.
 
     Args:
-        refresh_seconds: least time between two updates; each reads the loss, which waits for the device.
+        refresh_seconds: shortest time between two updates. Each reads the loss, which waits for the device.
     """
 
     def __init__(self, refresh_seconds: float = 0.5) -> None:
@@ -47,7 +47,7 @@ class Progress(TQDMProgressBar):
         self._images_in_epoch = 0
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
-        """Note when the first step began, for the time that is left."""
+        """Note when the first step began, to estimate the time left."""
         if self._first_step_at is None:
             self._first_step_at, self._first_step = time.monotonic(), trainer.fit_loop.epoch_loop.total_batch_idx + 1
         super().on_train_batch_start(trainer, *args)
@@ -55,7 +55,7 @@ class Progress(TQDMProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the images of the step over all processes, and the time that was spent in waiting for them."""
+        """Count the images of the step over all ranks, and the time spent waiting for data."""
         self._images_in_epoch += len(batch) * trainer.world_size
         elapsed = max(time.monotonic() - self._epoch_began_at, 1e-9)
         self._images_per_second = self._images_in_epoch / elapsed
@@ -73,7 +73,7 @@ class Progress(TQDMProgressBar):
         super().on_train_epoch_end(trainer, pl_module)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """What stands right of the bar."""
+        """Values shown at the right of the bar."""
         items: dict[str, Any] = {}
         if isinstance(pl_module, DetectionModule):
             items |= _losses(pl_module)
@@ -89,7 +89,7 @@ class Progress(TQDMProgressBar):
         return items
 
     def _seconds_left(self, trainer: Trainer) -> float | None:
-        """Time for the rest of the run at its speed so far, validation included."""
+        """Seconds for the rest of the run at the speed so far, validation included."""
         if self._first_step_at is None or trainer.num_training_batches in (0, float("inf")):
             return None
         done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
@@ -101,13 +101,13 @@ class Progress(TQDMProgressBar):
 
 
 def _waited_seconds(trainer: Trainer) -> float:
-    """Time that this process has waited for training batches so far."""
+    """Seconds that this rank has waited for training batches so far."""
     loader = trainer.train_dataloader
     return loader.waited_seconds if isinstance(loader, BatchLoader) else 0.0
 
 
 def _losses(module: DetectionModule) -> dict[str, str]:
-    """The loss of the latest step, and its terms of the last decoder layer; reading them waits for the device."""
+    """The loss of the latest step, and its terms of the last decoder layer. Reading them waits for the device."""
     terms = module.step.loss_terms
     if not terms:
         return {}

@@ -1,4 +1,4 @@
-"""The trial of a sweep: its AP is reported after every epoch, and it ends early where that promises too little."""
+"""Pruning of sweep trials: AP is reported after every epoch, and Optuna's pruner stops weak trials early."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ log = logging.getLogger(__name__)
 
 
 class Pruning(Callback):
-    """Reports to the study; rank 0 decides, and all processes stop after the same epoch.
+    """Reports AP to the Optuna study. Rank 0 decides, and all ranks stop after the same epoch.
 
     Args:
-        folder: of the sweep.
-        trial: number of this trial.
-        pruner: of Optuna's.
+        folder: folder of the sweep.
+        trial: number of this trial; None outside of a sweep.
+        pruner: pruner of Optuna.
 
     Raises:
-        UserError: if this run is no trial.
+        UserError: if this run is no trial of a sweep.
     """
 
     def __init__(self, folder: str, trial: int | None, pruner: Any) -> None:
@@ -32,20 +32,20 @@ class Pruning(Callback):
         self.pruner = pruner
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report, and stop where the study says so."""
+        """Report AP, and stop if the pruner says so."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        hopeless = trainer.is_global_zero and self._is_hopeless(trainer)
-        if trainer.strategy.broadcast(hopeless):
+        pruned = trainer.is_global_zero and self._is_pruned(trainer)
+        if trainer.strategy.broadcast(pruned):
             trainer.should_stop = True
 
-    def _is_hopeless(self, trainer: Trainer) -> bool:
-        from rtdetrv2_train.sweeps.study import SweepStudy  # Optuna is installed for sweeps only
+    def _is_pruned(self, trainer: Trainer) -> bool:
+        from rtdetrv2_train.sweeps.study import SweepStudy  # here, as Optuna is installed for sweeps only
 
         epochs = trainer.current_epoch + 1
         ap = trainer.callback_metrics["val/AP"].item()
         study = SweepStudy(self.folder, pruner=self.pruner)
-        hopeless = study.report(self.trial, epochs, ap, is_last=epochs == trainer.max_epochs)
-        if hopeless:
-            log.info("trial %d ends after epoch %d: AP %.3f promises too little", self.trial, epochs, ap)
-        return hopeless
+        pruned = study.report(self.trial, epochs, ap, is_last=epochs == trainer.max_epochs)
+        if pruned:
+            log.info("trial %d is pruned after epoch %d with AP %.3f", self.trial, epochs, ap)
+        return pruned

@@ -1,4 +1,4 @@
-"""Going on with other devices, another batch size or other learning rates than a checkpoint was written with."""
+"""Resume with another number of devices, another batch size or other learning rates than the checkpoint's."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ _KEY = "batch_size"
 
 
 class ResumeAdjustments(Callback):
-    """Has a resumed run follow its configuration, and says what that changes.
+    """Makes a resumed run follow its configuration, and logs what changes.
 
-    Another number of devices or of accumulated batches with as many images a step changes nothing, be it within an
-    epoch. Another number of images a step is possible from the end of an epoch on; the learning rate's schedule goes on
-    at that epoch. Learning rates are those of the configuration, not those of the checkpoint.
+    Another number of devices or another gradient accumulation changes nothing, even within an epoch, if the total batch
+    size stays. Another total batch size is possible from the end of an epoch; the learning-rate schedule continues at
+    that epoch. Learning rates are those of the configuration, not those of the checkpoint.
     """
 
     def __init__(self) -> None:
         self._other_steps = False
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note how the images of a step are shared out."""
+        """Store the batch size and its split in the checkpoint."""
         checkpoint[_KEY] = asdict(BatchSize.of(trainer))
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Compare with how they are shared out now.
+        """Compare the checkpoint's batch size with that of this run.
 
         Raises:
-            UserError: if the checkpoint is of the middle of an epoch, and steps have other images now.
+            UserError: if the checkpoint is from the middle of an epoch, and the total batch size has changed.
         """
         if _KEY not in checkpoint:
             return
@@ -46,22 +46,21 @@ class ResumeAdjustments(Callback):
         if before == now:
             return
         if trainer.is_global_zero:
-            log.warning("going on with %s instead of %s", now, before)
+            log.warning("resuming with %s instead of %s", now, before)
         if progress["is_last_batch"]:
             self._other_steps = before.total != now.total
             return
         if before.total != now.total:
             raise UserError(
-                f"the checkpoint is of the middle of epoch {checkpoint['epoch']}, which was begun with {before}; now "
-                f"there would be {now}: use recipe.total_batch_size={before.total}, or resume from the end of an "
-                "epoch, as checkpoints/best.ckpt is"
+                f"the checkpoint is from the middle of epoch {checkpoint['epoch']} with {before}, not {now}: use "
+                f"recipe.total_batch_size={before.total}, or resume from the end of an epoch (checkpoints/best.ckpt)"
             )
-        _count_batches_anew(progress, before.accumulated, now.accumulated)
+        _recount_batches(progress, before.accumulated, now.accumulated)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         data.load_state_dict({"epoch": checkpoint["epoch"], "steps": progress["current"]["processed"]})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Have learning rates and their schedule follow the configuration."""
+        """Set learning rates and their schedule to those of the configuration."""
         for config in trainer.lr_scheduler_configs:
             scheduler: Any = config.scheduler
             if self._other_steps:
@@ -72,7 +71,7 @@ class ResumeAdjustments(Callback):
                 continue
             if trainer.is_global_zero and scheduler.base_lrs != configured:
                 log.warning(
-                    "going on with learning rates up to %g instead of %g", max(configured), max(scheduler.base_lrs)
+                    "resuming with learning rates up to %g instead of %g", max(configured), max(scheduler.base_lrs)
                 )
             scheduler.base_lrs = list(configured)
             groups = scheduler.optimizer.param_groups
@@ -81,8 +80,8 @@ class ResumeAdjustments(Callback):
                 group["lr"] = rate * share(scheduler.last_epoch)
 
 
-def _count_batches_anew(progress: dict[str, Any], accumulated_before: int, accumulated_now: int) -> None:
-    """Count what has been done of an epoch in batches of another size; checkpoints are written between steps only."""
+def _recount_batches(progress: dict[str, Any], accumulated_before: int, accumulated_now: int) -> None:
+    """Convert the finished batches of an epoch to another gradient accumulation. Checkpoints lie between steps."""
     done = progress["current"]["processed"]
     more = done // accumulated_before * accumulated_now - done
     for counts in (progress["current"], progress["total"]):

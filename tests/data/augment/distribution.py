@@ -2,7 +2,7 @@
 
 The figures of photographs take torchvision a minute, so they are kept in ``tests/reference/augmentation.json``. Made by
 
-    python -m tests.data.distribution path/to/tiny_coco
+    python -m tests.data.augment.distribution path/to/tiny_coco
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from rtdetrv2_train.data.annotations import CocoAnnotations
 from rtdetrv2_train.data.images.decode import read_image
+from rtdetrv2_train.data.index import load_annotations
 
-FIGURES_FILE = Path(__file__).resolve().parents[1] / "reference/augmentation.json"
+FIGURES_FILE = Path(__file__).resolve().parents[2] / "reference/augmentation.json"
 Labelled = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]
 
 
@@ -84,7 +84,7 @@ def spread(figures: NDArray[np.float64], num_samples: int) -> NDArray[np.float64
 
 def photographs(folder: Path) -> list[Labelled]:
     """The training images of a set that is laid out as COCO is, shrunk to a fifth to save time."""
-    annotations = CocoAnnotations.load(folder / "annotations/instances_train2017.json", folder / "train2017")
+    annotations = load_annotations(folder / "annotations/instances_train2017.json", folder / "train2017")
     samples = []
     for index in range(len(annotations)):
         image = read_image(annotations.path(index))[::5, ::5].copy()

@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from rtdetrv2_train.data.annotations import CocoAnnotations
 from rtdetrv2_train.data.augment.geometric import HorizontalFlip, IoUCrop, ZoomOut
 from rtdetrv2_train.data.augment.photometric import PhotometricDistortion
 from rtdetrv2_train.data.augment.pipeline import TrainingPipeline
@@ -19,6 +18,7 @@ from rtdetrv2_train.data.augment.schedule import AugmentationSchedule
 from rtdetrv2_train.data.images import cache as cache_module
 from rtdetrv2_train.data.images.cache import ImageCache, cache_file
 from rtdetrv2_train.data.images.decode import StoredImage
+from rtdetrv2_train.data.index import load_annotations
 from rtdetrv2_train.data.loading.dataset import DetectionDataset
 from rtdetrv2_train.data.loading.loader import BatchLoader
 from rtdetrv2_train.data.loading.samplers import SampleRequest, TrainBatchSampler
@@ -37,7 +37,7 @@ def pipeline() -> TrainingPipeline:
 def test_samples_are_the_same_with_a_cache(
     make_set: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, workers: int
 ) -> None:
-    annotations = CocoAnnotations.load(*make_set(6))
+    annotations = load_annotations(*make_set(6))
     cache = ImageCache(annotations, (64, 64), tmp_path / "cache/images" if place == "disk" else None)
     plain, cached = (
         BatchLoader(
@@ -67,7 +67,7 @@ def test_large_images_are_kept_smaller(make_set: Any) -> None:
     annotation_file, folder = make_set(1, (480, 640))
     name = folder / "0.png"
     Image.open(name).save(name, "JPEG")
-    cache = ImageCache(CocoAnnotations.load(annotation_file, folder), (96, 128))
+    cache = ImageCache(load_annotations(annotation_file, folder), (96, 128))
     assert len(cache.pixels) == 120 * 160 * 3
     direct = StoredImage.read(name).decode(4)[0]
     cache.read(0)
@@ -84,7 +84,7 @@ def test_large_images_are_kept_smaller(make_set: Any) -> None:
 
 
 def test_a_changed_or_missing_file_is_not_taken_from_the_cache(make_set: Any) -> None:
-    annotations = CocoAnnotations.load(*make_set(2))
+    annotations = load_annotations(*make_set(2))
     cache = ImageCache(annotations, (64, 64))
     before = [cache.read(index).decode()[0].copy() for index in range(2)]
     path = annotations.path(0)
@@ -97,7 +97,7 @@ def test_a_changed_or_missing_file_is_not_taken_from_the_cache(make_set: Any) ->
 
 
 def test_a_cache_on_disk_serves_the_next_run_and_other_processes(make_set: Any, tmp_path: Path) -> None:
-    annotations = CocoAnnotations.load(*make_set(2))
+    annotations = load_annotations(*make_set(2))
     file = cache_file(annotations, (64, 64), tmp_path)
     ImageCache(annotations, (64, 64), file).read(1)
     again = pickle.loads(pickle.dumps(ImageCache(annotations, (64, 64), file)))
@@ -108,7 +108,7 @@ def test_a_cache_on_disk_serves_the_next_run_and_other_processes(make_set: Any, 
 
 
 def test_no_room_is_said_at_once(make_set: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    annotations = CocoAnnotations.load(*make_set(2))
+    annotations = load_annotations(*make_set(2))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:

@@ -23,7 +23,7 @@ from rtdetrv2_train.data.loading import loader as loader_module
 from rtdetrv2_train.data.loading.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+CONF = Path(__file__).resolve().parents[3] / "conf"
 
 
 def build(root: Path, **changes: Any) -> CocoDataModule:

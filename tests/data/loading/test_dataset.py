@@ -11,12 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from rtdetrv2_train.data.annotations import CocoAnnotations
 from rtdetrv2_train.data.augment.geometric import HorizontalFlip, IoUCrop, ZoomOut
 from rtdetrv2_train.data.augment.photometric import PhotometricDistortion
 from rtdetrv2_train.data.augment.pipeline import TrainingPipeline
 from rtdetrv2_train.data.augment.schedule import AugmentationSchedule
-from rtdetrv2_train.data.loading.dataset import DetectionDataset, collate
+from rtdetrv2_train.data.index import load_annotations
+from rtdetrv2_train.data.loading.collate import collate
+from rtdetrv2_train.data.loading.dataset import DetectionDataset
 from rtdetrv2_train.data.loading.loader import BatchLoader
 from rtdetrv2_train.data.loading.samplers import EvalBatchSampler, SampleRequest, TrainBatchSampler
 from rtdetrv2_train.errors import UserError
@@ -41,12 +42,12 @@ def batches(dataset: DetectionDataset, sampler: Any, workers: int = 0) -> BatchL
 
 
 def test_evaluation_gives_resized_bytes_and_normalised_boxes(make_set: Any) -> None:
-    annotations = CocoAnnotations.load(*make_set(3))
+    annotations = load_annotations(*make_set(3))
     (batch,) = batches(DetectionDataset(annotations), EvalBatchSampler(3, 4, (96, 64)))
     assert isinstance(batch, Batch)
     assert batch.images.shape == (3, 3, 96, 64)
     assert batch.images.dtype == torch.uint8
-    assert batch.images.is_contiguous()
+    assert batch.images.is_contiguous(memory_format=torch.channels_last), "the model's own layout"
     expected = Image.open(annotations.path(1)).resize((64, 96), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(batch.images[1].permute(1, 2, 0).numpy(), np.asarray(expected))
     targets = batch.targets
@@ -60,7 +61,7 @@ def test_evaluation_gives_resized_bytes_and_normalised_boxes(make_set: Any) -> N
 
 
 def test_the_number_of_workers_changes_nothing(make_set: Any) -> None:
-    annotations = CocoAnnotations.load(*make_set(6))
+    annotations = load_annotations(*make_set(6))
     runs: list[list[Batch]] = []
     for workers in (0, 1, 2):
         sampler = TrainBatchSampler(6, 2, 7, (64, 64), [480, 640, 800], ALWAYS)
@@ -78,7 +79,7 @@ def test_the_number_of_workers_changes_nothing(make_set: Any) -> None:
 
 
 def test_two_processes_see_the_pixels_of_one(make_set: Any) -> None:
-    annotations = CocoAnnotations.load(*make_set(8))
+    annotations = load_annotations(*make_set(8))
     dataset = DetectionDataset(annotations, strong(), ALWAYS, seed=7)
     alone = TrainBatchSampler(8, 4, 7, (64, 64), [480, 640, 800], ALWAYS)
     ranks = [TrainBatchSampler(8, 2, 7, (64, 64), [480, 640, 800], ALWAYS, rank, 2) for rank in (0, 1)]
@@ -91,7 +92,7 @@ def test_two_processes_see_the_pixels_of_one(make_set: Any) -> None:
 
 
 def test_seed_and_repetition_change_the_augmentation(make_set: Any) -> None:
-    annotations = CocoAnnotations.load(*make_set(1))
+    annotations = load_annotations(*make_set(1))
     request = SampleRequest(0, 0, 64, 64)
     dataset = DetectionDataset(annotations, strong(), ALWAYS, seed=1)
     image = dataset[request].image
@@ -101,7 +102,7 @@ def test_seed_and_repetition_change_the_augmentation(make_set: Any) -> None:
 
 
 def test_augmentation_stops_on_time_in_workers_that_live_on(make_set: Any) -> None:
-    annotations = CocoAnnotations.load(*make_set(4))
+    annotations = load_annotations(*make_set(4))
     plain = {number: np.asarray(Image.open(annotations.path(number))) for number in range(4)}
     schedule = AugmentationSchedule({"flip": {"stop": 2}}, 4, 4)
     sampler = TrainBatchSampler(4, 2, 0, (48, 64), None, schedule)
@@ -125,7 +126,7 @@ def test_augmentation_stops_on_time_in_workers_that_live_on(make_set: Any) -> No
 @pytest.mark.parametrize("training", [True, False])
 def test_a_bad_image_stops_the_run_in_one_line(make_set: Any, training: bool, workers: int) -> None:
     annotation_file, folder = make_set(2)
-    annotations = CocoAnnotations.load(annotation_file, folder)
+    annotations = load_annotations(annotation_file, folder)
     (folder / "1.png").write_bytes(b"no image")
     dataset = DetectionDataset(annotations, strong() if training else None, ALWAYS)
     loader = batches(dataset, EvalBatchSampler(2, 2, (32, 32)), workers)
@@ -140,7 +141,7 @@ def test_a_bad_image_stops_the_run_in_one_line(make_set: Any, training: bool, wo
 
 def test_a_skipped_image_is_replaced_counted_and_named_once(make_set: Any, caplog: pytest.LogCaptureFixture) -> None:
     annotation_file, folder = make_set(4)
-    annotations = CocoAnnotations.load(annotation_file, folder)
+    annotations = load_annotations(annotation_file, folder)
     (folder / "1.png").unlink()
     dataset = DetectionDataset(annotations, strong(), ALWAYS, on_bad_image="skip")
     with caplog.at_level(logging.WARNING):
@@ -154,7 +155,7 @@ def test_a_skipped_image_is_replaced_counted_and_named_once(make_set: Any, caplo
 
 def test_bad_images_are_counted_over_workers(make_set: Any) -> None:
     annotation_file, folder = make_set(6)
-    annotations = CocoAnnotations.load(annotation_file, folder)
+    annotations = load_annotations(annotation_file, folder)
     (folder / "1.png").unlink()
     (folder / "4.png").write_bytes(b"")
     dataset = DetectionDataset(annotations, strong(), ALWAYS, on_bad_image="skip")
@@ -165,7 +166,7 @@ def test_bad_images_are_counted_over_workers(make_set: Any) -> None:
 
 def test_a_skipped_image_counts_in_evaluation(make_set: Any) -> None:
     annotation_file, folder = make_set(3)
-    annotations = CocoAnnotations.load(annotation_file, folder)
+    annotations = load_annotations(annotation_file, folder)
     (folder / "1.png").unlink()
     dataset = DetectionDataset(annotations, on_bad_image="skip")
     (batch,) = batches(dataset, EvalBatchSampler(3, 4, (32, 32)))
@@ -176,7 +177,7 @@ def test_a_skipped_image_counts_in_evaluation(make_set: Any) -> None:
 
 def test_a_set_of_bad_images_only_is_an_error(make_set: Any) -> None:
     annotation_file, folder = make_set(2)
-    annotations = CocoAnnotations.load(annotation_file, folder)
+    annotations = load_annotations(annotation_file, folder)
     for path in folder.iterdir():
         path.unlink()
     dataset = DetectionDataset(annotations, strong(), ALWAYS, on_bad_image="skip")
@@ -189,7 +190,7 @@ def test_an_image_of_another_size_than_annotated_is_taken_as_it_is(
 ) -> None:
     annotation_file, folder = make_set(1)
     Image.new("RGB", (40, 24), "red").save(folder / "0.png")
-    annotations = CocoAnnotations.load(annotation_file, folder)
+    annotations = load_annotations(annotation_file, folder)
     dataset = DetectionDataset(annotations)
     with caplog.at_level(logging.WARNING):
         sample, _ = dataset[SampleRequest(0, 0, 32, 32)], dataset[SampleRequest(0, 0, 32, 32)]
@@ -199,7 +200,7 @@ def test_an_image_of_another_size_than_annotated_is_taken_as_it_is(
 
 
 def test_images_without_boxes_are_batched(make_set: Any) -> None:
-    annotations = CocoAnnotations.load(*make_set(2, annotations=[]))
+    annotations = load_annotations(*make_set(2, annotations=[]))
     sampler = TrainBatchSampler(2, 2, 0, (32, 32), None, ALWAYS)
     (batch,) = batches(DetectionDataset(annotations, strong(), ALWAYS), sampler)
     assert batch.targets.counts == (0, 0)
@@ -212,5 +213,5 @@ def test_image_ids_of_more_than_32_bits_survive(make_set: Any, tmp_path: Path) -
     content = json.loads(annotation_file.read_text())
     content["images"][0]["id"] = 2**63 - 1
     annotation_file.write_text(json.dumps(content))
-    dataset = DetectionDataset(CocoAnnotations.load(annotation_file, folder))
+    dataset = DetectionDataset(load_annotations(annotation_file, folder))
     assert collate([dataset[SampleRequest(0, 0, 32, 32)]]).targets.image_ids.tolist() == [2**63 - 1]

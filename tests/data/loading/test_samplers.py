@@ -8,8 +8,8 @@ import pytest
 from lightning.fabric.utilities.data import _set_sampler_epoch
 from torch.utils.data import DataLoader
 
-from rtdetrv2_train.data.annotations import CocoAnnotations
 from rtdetrv2_train.data.augment.schedule import AugmentationSchedule
+from rtdetrv2_train.data.index import load_annotations
 from rtdetrv2_train.data.loading.samplers import (
     EvalBatchSampler,
     SampleRequest,
@@ -141,7 +141,7 @@ def test_rare_classes_are_repeated_as_often_as_lvis_says(make_set: Any) -> None:
 
     # Class 3 in all of 16 images but the last, class 7 twice in the first one only.
     boxes = [box(1 + image, image, 3) for image in range(15)] + [box(20, 0, 7), box(21, 0, 7)]
-    annotations = CocoAnnotations.load(*make_set(16, annotations=boxes))
+    annotations = load_annotations(*make_set(16, annotations=boxes))
     factors = repeat_factors(annotations, threshold=0.5)
     assert factors.tolist() == [pytest.approx(8**0.5)] + [1.0] * 15
 

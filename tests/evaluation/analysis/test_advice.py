@@ -14,6 +14,7 @@ from rtdetrv2_train.evaluation.analysis.advice import FEW_BOXES, worst_classes
 from rtdetrv2_train.evaluation.analysis.analysis import Analysis, analyse
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.evaluation.tables import print_advice
+from tests.evaluation.coco_objects import as_ground_truth
 from tests.evaluation.test_coco import annotation, detections, ground_truth
 
 BOX = [10.0, 10.0, 40.0, 40.0]
@@ -33,7 +34,7 @@ def wrong_in_one_way(label: int, corners: list[float], score: float = 0.9, boxes
     labels = np.array([[0 if i % 2 else label, 1] for i in images])
     found: list[Any] = [[CORNERS if i % 2 else corners, [200, 200, 240, 240]] for i in images]
     scores = np.array([[0.8 if i % 2 else score, 0.9] for i in images])
-    evaluator = CocoEvaluator(truth, [1, 2])
+    evaluator = CocoEvaluator(as_ground_truth(truth), [1, 2])
     evaluator.update(detections(labels, found, scores), torch.tensor(images))
     return analyse(evaluator)
 

@@ -13,11 +13,12 @@ from rtdetrv2_train.evaluation.analysis.analysis import Analysis, analyse
 from rtdetrv2_train.evaluation.analysis.curves import average_precision
 from rtdetrv2_train.evaluation.analysis.mistakes import KINDS
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
+from tests.evaluation.coco_objects import as_ground_truth
 from tests.evaluation.test_coco import annotation, detections, ground_truth, random_case
 
 
 def analysed(truth: dict[str, Any], categories: list[int], found: Any, images: list[int]) -> Analysis:
-    evaluator = CocoEvaluator(truth, categories)
+    evaluator = CocoEvaluator(as_ground_truth(truth), categories)
     evaluator.update(found, torch.tensor(images))
     return analyse(evaluator)
 

@@ -49,7 +49,7 @@ def fit(module: Line, folder: Path, resume: Path | None = None, accumulate: int 
         max_epochs=2, accelerator="cpu", callbacks=[checkpoint], plugins=[AtomicCheckpointIO()], logger=False,
         enable_progress_bar=False, enable_model_summary=False, accumulate_grad_batches=accumulate,
     )  # fmt: skip
-    # the same batch each time, as these data know nothing of resuming
+    # the same batch each time, as this data loader cannot resume
     data = DataLoader(TensorDataset(torch.ones(8, 1)), batch_size=1)
     trainer.fit(module, data, ckpt_path=resume, weights_only=True)
     return trainer
@@ -57,7 +57,7 @@ def fit(module: Line, folder: Path, resume: Path | None = None, accumulate: int 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint_that_goes_on_bit_equal(
+def test_a_signal_stops_after_the_step_with_a_checkpoint_that_resumes_bit_equal(
     tmp_path: Path, number: signal.Signals, accumulate: int
 ) -> None:
     straight = Line()
@@ -75,7 +75,7 @@ def test_a_signal_ends_the_run_after_the_step_with_a_checkpoint_that_goes_on_bit
     assert torch.equal(resumed.layer.weight, straight.layer.weight)
 
 
-def test_the_last_checkpoint_is_written_every_few_steps_and_the_one_before_is_kept(tmp_path: Path) -> None:
+def test_last_checkpoint_is_written_every_few_steps_and_the_previous_one_is_kept(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     folder.mkdir()
     (folder / ".last.ckpt.x1y2").write_bytes(b"half")  # of a run that was killed while it wrote
@@ -85,7 +85,7 @@ def test_the_last_checkpoint_is_written_every_few_steps_and_the_one_before_is_ke
     assert steps == {"last": 4, "last_previous": 2}
 
 
-def test_a_full_disk_ends_the_run_plainly_and_leaves_the_checkpoints_before(
+def test_a_full_disk_is_a_user_error_and_leaves_earlier_checkpoints_intact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, calls = torch.save, []
@@ -105,7 +105,7 @@ def test_a_full_disk_ends_the_run_plainly_and_leaves_the_checkpoints_before(
     assert [damage_of(path) for path in paths] == [None, None]
 
 
-def test_a_broken_last_checkpoint_never_replaces_the_whole_one_before(tmp_path: Path) -> None:
+def test_a_damaged_last_checkpoint_never_replaces_the_intact_previous_one(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         fit(_Failing(at=5), tmp_path, last_every_steps=2)
     last, previous = (tmp_path / "checkpoints" / f"{name}.ckpt" for name in ("last", "last_previous"))

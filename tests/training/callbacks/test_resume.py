@@ -50,7 +50,7 @@ def fit(
     module = Observed(
         model=build_model("nano", num_classes=2),
         criterion=instantiate(config.model.criterion),
-        recipe=Recipe(learning_rate=rate, decay="cosine", warmup_steps=1),
+        recipe=Recipe(learning_rate=rate, lr_schedule="cosine", warmup_steps=1),
         parameter_rules=OmegaConf.to_container(config.model.parameter_rules),
         evaluator=CocoEvaluator(data.val_annotations.ground_truth(), data.category_ids, "auto"),
     )
@@ -67,21 +67,26 @@ def fit(
     return module
 
 
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Observed:
+    """A run of 4 epochs of 3 steps that was never interrupted."""
+    return fit(tmp_path_factory.mktemp("straight"), batch_size=4)
+
+
 def test_another_batch_size_goes_on_at_the_same_epoch_of_the_schedule(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    straight: Observed, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fit(tmp_path, batch_size=2, max_epochs=2)
     resumed = fit(tmp_path, batch_size=4, resume=True)
-    assert "going on with 4 images a step (1 x 1 x 4) instead of 2 images a step (1 x 1 x 2)" in caplog.text
-    straight = fit(tmp_path / "straight", batch_size=4)
+    changed = "4 images a step (1 device x 4 images) instead of 2 images a step (1 device x 2 images)"
+    assert f"resuming with {changed}" in caplog.text
     assert [step for step, _, _ in resumed.seen] == list(range(12, 18))  # 2 epochs of 6 steps, then of 3
     assert [entry[1:] for entry in resumed.seen] == [entry[1:] for entry in straight.seen[6:]]
 
 
-def test_within_an_epoch_another_split_goes_on_with_the_next_images(tmp_path: Path) -> None:
+def test_within_an_epoch_another_split_goes_on_with_the_next_images(straight: Observed, tmp_path: Path) -> None:
     fit(tmp_path, batch_size=4, max_steps=4)
     resumed = fit(tmp_path, batch_size=2, accumulated=2, resume=True)
-    straight = fit(tmp_path / "straight", batch_size=4)
     assert [step for step, _, _ in resumed.seen] == [step for step in range(4, 12) for _ in range(2)]
     ids = [images for _, images, _ in resumed.seen]
     assert [a + b for a, b in zip(ids[::2], ids[1::2], strict=True)] == [images for _, images, _ in straight.seen[4:]]
@@ -97,6 +102,6 @@ def test_learning_rates_are_those_of_the_configuration(tmp_path: Path, caplog: p
     fit(tmp_path, batch_size=4, max_epochs=2)
     with caplog.at_level(logging.WARNING):
         resumed = fit(tmp_path, batch_size=4, resume=True, rate=2e-3)
-    assert "going on with learning rates up to" in caplog.text
+    assert "resuming with learning rates up to" in caplog.text
     straight = fit(tmp_path / "straight", batch_size=4, rate=2e-3)
     assert [rate for _, _, rate in resumed.seen] == [rate for _, _, rate in straight.seen[6:]]

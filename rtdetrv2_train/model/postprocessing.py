@@ -1,4 +1,4 @@
-"""From logits and boxes to detections, without non-maximum suppression.
+"""Post-processing: from logits and boxes to detections, without non-maximum suppression (NMS).
 
 Shape suffixes: B batch, Q queries, C classes, K detections.
 """
@@ -15,17 +15,17 @@ from rtdetrv2_train.types import Detections
 def detections_from(
     logits_BQC: Tensor, boxes_BQ4: Tensor, original_sizes_B2: Tensor, max_detections: int = 300
 ) -> Detections:
-    """The best pairs of query and class of each image.
+    """Post-processing: the top-scoring pairs of query and class of each image.
 
     Args:
         logits_BQC: class logits ``[B, Q, C]``.
         boxes_BQ4: cxcywh in [0, 1], ``[B, Q, 4]``.
-        original_sizes_B2: (height, width) in pixels of the original images that the boxes are shares of, ``[B, 2]``:
-            their sizes, or those of the letterboxes around them.
-        max_detections: detections for each image, K; fewer where Q x C is less.
+        original_sizes_B2: (height, width) that the model's input spans in pixels of the original image, ``[B, 2]``:
+            the image's size, or more if a letterbox adds a margin.
+        max_detections: detections per image, K; fewer if Q x C is smaller.
 
     Returns:
-        detections in pixels of the original images, best first.
+        detections in pixels of the original images, highest score first.
     """
     num_classes = logits_BQC.shape[-1]
     scores_BP = logits_BQC.float().sigmoid().flatten(1)
