@@ -86,8 +86,8 @@ def download_from_hub(model_id: str) -> Path:
         import huggingface_hub
     except ImportError as error:
         raise UserError(
-            f"'{model_id}' is no file or folder here; to fetch it from the Hugging Face hub, "
-            "`pip install huggingface_hub`"
+            f"'{model_id}' is no file or folder here; to download it from the Hugging Face hub: "
+            'pip install "rtdetrv2-train[hub]"'
         ) from error
     try:
         folder = huggingface_hub.snapshot_download(model_id, allow_patterns=["*.json", "*.safetensors"])

@@ -33,7 +33,7 @@ class Block(nn.Module):
     @contextmanager
     def _recomputation(self) -> Iterator[None]:
         """Keep BatchNorm from updating its running statistics a second time."""
-        norms = [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        norms = [m for m in self.modules() if isinstance(m, nn.BatchNorm2d | nn.SyncBatchNorm)]
         before = [(n.momentum, None if n.num_batches_tracked is None else n.num_batches_tracked.clone()) for n in norms]
         for norm in norms:
             norm.momentum = 0.0

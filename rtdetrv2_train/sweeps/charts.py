@@ -1,183 +1,126 @@
-"""Charts of a sweep: AP by trial and by epoch, which parameters matter, and which values go with a high AP."""
+"""Charts of a sweep, drawn by Optuna: AP by trial and by epoch, parameter importances, parallel coordinates."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import matplotlib
-import numpy as np
 import optuna
+from matplotlib import pyplot
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import Colormap, Normalize
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from optuna.distributions import BaseDistribution, CategoricalDistribution
-from optuna.importance import get_param_importances
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState, create_trial
+from optuna.visualization.matplotlib import (
+    plot_intermediate_values,
+    plot_optimization_history,
+    plot_parallel_coordinate,
+    plot_param_importances,
+)
 
 from rtdetrv2_train.sweeps.results import best_ap
 
-_ACCENT = "#2f7de1"
-_SECOND = "#e0792f"
-_PALE = "#b9bec7"
-_STYLE: Any = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.2,
-    "legend.frameon": False,
-    "figure.dpi": 120,
-}
 _ENOUGH = 2  # trials with an AP, below which there is nothing to compare
+_LEGEND_ROWS = 16
 
 
 def save_charts(folder: Path, study: optuna.Study) -> list[Path]:
-    """Draw the charts that the trials are enough for, as PNG.
+    """Draw a study as PNG files, without a display. Two trials with an AP are needed.
+
+    Args:
+        folder: of the files.
+        study: to draw. Pruned and running trials count with the AP of their best epoch.
 
     Returns:
-        Their files.
+        The files.
     """
-    trials = [trial for trial in study.get_trials(deepcopy=False) if best_ap(trial) is not None]
-    if len(trials) < _ENOUGH:
+    study = with_every_ap(study)
+    if len(study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])) < _ENOUGH:
         return []
-    charts: dict[str, Callable[[Sequence[FrozenTrial]], Figure]] = {
+    charts: dict[str, Callable[[optuna.Study], Axes]] = {
         "history": _history,
         "epochs": _epochs,
         "importances": _importances,
         "parallel_coordinates": _parallel_coordinates,
     }
-    paths = []
-    with matplotlib.rc_context(_STYLE):
-        for name, draw in charts.items():
-            paths.append(folder / f"{name}.png")
-            figure = draw(trials)
-            FigureCanvasAgg(figure)
-            figure.savefig(paths[-1])
+    paths = [folder / f"{name}.png" for name in charts]
+    for path, draw in zip(paths, charts.values(), strict=True):
+        with _pyplot_without_display():
+            draw(study)
+            figure = pyplot.gcf()
+            figure.set_layout_engine("none")  # a wide legend would take the room of the axes
+            figure.savefig(path, dpi=120, bbox_inches="tight")
+            pyplot.close(figure)
     return paths
 
 
-def _figure(width: float = 6.4, height: float = 3.8) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def _percent(trials: Sequence[FrozenTrial]) -> list[float]:
-    return [100 * (best_ap(trial) or 0.0) for trial in trials]
-
-
-def _history(trials: Sequence[FrozenTrial]) -> Figure:
-    figure, axes = _figure()
-    for state, label, colour in (
-        (TrialState.COMPLETE, "complete", _ACCENT),
-        (TrialState.PRUNED, "pruned", _PALE),
-        (TrialState.RUNNING, "running", _SECOND),
-    ):
-        of_state = [trial for trial in trials if trial.state is state]
-        if of_state:
-            axes.scatter([t.number for t in of_state], _percent(of_state), color=colour, label=label, zorder=3)
-    best = np.maximum.accumulate(_percent(trials))
-    axes.step([trial.number for trial in trials], best, where="post", color=_ACCENT, linewidth=1, label="best so far")
-    axes.set(xlabel="trial", ylabel="AP (%)", title="AP of the trials")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(loc="lower right", fontsize=9)
-    return figure
-
-
-def _epochs(trials: Sequence[FrozenTrial]) -> Figure:
-    figure, axes = _figure()
-    colour_of = _colours(trials)
-    for trial in trials:
-        epochs, ap = zip(*sorted(trial.intermediate_values.items()), strict=True)
-        pruned = trial.state is TrialState.PRUNED
-        axes.plot(epochs, 100 * np.asarray(ap), color=colour_of(trial), marker="x" if pruned else ".", linewidth=1.2)
-        axes.annotate(f" {trial.number}", (epochs[-1], 100 * ap[-1]), fontsize=7, color="#666", va="center")
-    axes.set(xlabel="epoch", ylabel="AP (%)", title="AP by epoch; pruned trials end at a cross")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure
-
-
-def _importances(trials: Sequence[FrozenTrial]) -> Figure:
-    study = optuna.create_study(direction="maximize")  # Optuna leaves pruned trials out, which tell the most
-    for trial in trials:
-        known = optuna.trial.create_trial(params=trial.params, distributions=trial.distributions, value=best_ap(trial))
-        study.add_trial(known)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of few trials nothing can be said, which the trials show
-        importances = get_param_importances(study)
-    names = list(importances)[::-1]
-    figure, axes = _figure(height=1.4 + 0.4 * len(names))
-    bars = axes.barh(names, [100 * importances[name] for name in names], color=_ACCENT, height=0.6)
-    axes.bar_label(bars, fmt="%.0f", padding=3)
-    axes.margins(x=0.12)
-    axes.grid(axis="y", visible=False)
-    axes.set(xlabel="share of the differences in AP (%)", title="Which parameters matter")
-    return figure
-
-
-def _parallel_coordinates(trials: Sequence[FrozenTrial]) -> Figure:
-    """One line for each trial, over an axis for each parameter; the better, the darker and thicker."""
-    distributions: dict[str, BaseDistribution] = {}
-    for trial in trials:
-        distributions |= trial.distributions
-    names = list(distributions)
-    figure, axes = _figure(width=max(6.4, 1.9 * (len(names) + 1)), height=4.2)
-    colour_of = _colours(trials)
-    aps = _percent(trials)
-    heights = [_axis(axes, x, name, distributions[name]) for x, name in enumerate(names)]
-    low, high = min(aps), max(aps)
-    _ticks(axes, len(names), "AP (%)", {f"{ap:.3g}": _share(ap, low, high) for ap in np.linspace(low, high, 5)})
-    for trial, ap in sorted(zip(trials, aps, strict=True), key=lambda pair: pair[1]):
-        y = [height(trial.params[name]) for name, height in zip(names, heights, strict=True)] + [_share(ap, low, high)]
-        axes.plot(range(len(y)), y, color=colour_of(trial), linewidth=1 + 1.5 * _share(ap, low, high), alpha=0.9)
-    axes.set(xlim=(-0.3, len(names) + 0.4), ylim=(-0.05, 1.12), xticks=[], yticks=[])
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
-    figure.suptitle("Which values go with which AP", fontsize=12)
-    return figure
-
-
-def _axis(axes: Axes, x: int, name: str, distribution: BaseDistribution) -> Callable[[Any], float]:
-    """Draw the axis of a parameter; gives the height of a value on it."""
-    if isinstance(distribution, CategoricalDistribution):
-        places = {value: _share(i, 0, len(distribution.choices) - 1) for i, value in enumerate(distribution.choices)}
-        _ticks(axes, x, name, {str(value): place for value, place in places.items()})
-        return lambda value: places[value]
-    low, high, log = distribution.low, distribution.high, distribution.log  # type: ignore[attr-defined]
-
-    def height(value: float) -> float:
-        return _share(np.log(value), np.log(low), np.log(high)) if log else _share(value, low, high)
-
-    marks = np.geomspace(low, high, 5) if log else np.linspace(low, high, 5)
-    _ticks(axes, x, name, {f"{value:.2g}": height(value) for value in marks})
-    return height
-
-
-def _ticks(axes: Axes, x: int, name: str, marks: dict[str, float]) -> None:
-    axes.plot([x, x], [0, 1], color="#444", linewidth=0.8, zorder=4)
-    axes.annotate(name.replace(".", ".\n", 1), (x, 1.03), ha="center", va="bottom", fontsize=9)
-    for text, y in marks.items():
-        axes.annotate(
-            text,
-            (x + 0.03, y),
-            fontsize=8,
-            va="center",
-            zorder=5,
-            bbox={"boxstyle": "round,pad=0.1", "fc": "white", "ec": "none", "alpha": 0.7},
+def with_every_ap(study: optuna.Study) -> optuna.Study:
+    """Copy a study in memory, with APs in percent. Optuna's charts leave out the AP of pruned trials."""
+    copy = optuna.create_study(direction="maximize")
+    for trial in study.get_trials(deepcopy=False):
+        ap = best_ap(trial)
+        copy.add_trial(
+            create_trial(
+                state=TrialState.FAIL if ap is None else TrialState.COMPLETE,
+                value=None if ap is None else 100 * ap,
+                params=trial.params,
+                distributions=trial.distributions,
+                intermediate_values={epoch: 100 * value for epoch, value in trial.intermediate_values.items()},
+            )
         )
+    return copy
 
 
-def _share(value: float, low: float, high: float) -> float:
-    return float((value - low) / (high - low)) if high > low else 0.5
+@contextmanager
+def _pyplot_without_display() -> Iterator[None]:
+    """Use Matplotlib's file backend, and restore backend and style afterwards: Optuna's charts set the style."""
+    backend = matplotlib.get_backend()
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a few trials little can be said, which the charts show
+        pyplot.switch_backend("agg")
+        try:
+            yield
+        finally:
+            matplotlib.use(backend, force=False)
 
 
-def _colours(trials: Sequence[FrozenTrial]) -> Callable[[FrozenTrial], Any]:
-    """From pale, the worst, to dark, the best."""
-    aps = _percent(trials)
-    scale = Normalize(min(aps) - 0.25 * (max(aps) - min(aps)), max(aps))
-    shade: Colormap = matplotlib.colormaps["Blues"]
-    return lambda trial: shade(scale(100 * (best_ap(trial) or 0.0)))
+def _history(study: optuna.Study) -> Axes:
+    axes = plot_optimization_history(study, target_name="AP (%)")
+    axes.set(title="AP by trial")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return axes
+
+
+def _epochs(study: optuna.Study) -> Axes:
+    axes = plot_intermediate_values(study)
+    axes.set(title="AP by epoch", xlabel="Epoch", ylabel="AP (%)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for index, line in enumerate(axes.lines):  # Optuna's colours are all the same after twenty trials
+        line.set_color(matplotlib.colormaps["viridis"](index / len(axes.lines)))
+    axes.legend(bbox_to_anchor=(1.02, 1), loc="upper left", ncols=1 + (len(axes.lines) - 1) // _LEGEND_ROWS)
+    return axes
+
+
+def _importances(study: optuna.Study) -> Axes:
+    axes = plot_param_importances(study, target_name="AP (%)")
+    axes.set_title("Parameter importances", loc="left")
+    axes.set_xlabel("Share of the variance of AP")
+    axes.margins(x=0.15)
+    for label in axes.texts:
+        label.set_text(f" {label.get_text()}")
+    axes.legend().remove()
+    return axes
+
+
+def _parallel_coordinates(study: optuna.Study) -> Axes:
+    names = sorted({name for trial in study.get_trials(deepcopy=False) for name in trial.params})
+    axes = plot_parallel_coordinate(study, params=names, target_name="AP (%)")
+    pyplot.gcf().set_size_inches(2 * len(names) + 3, 4.8)
+    axes.set_title("Parallel coordinates", y=1.03)
+    axes.set_xticks(range(len(names) + 1), ["AP (%)", *names], rotation=20, ha="right")  # Optuna cuts names short
+    axes.collections[0].set_cmap("viridis_r")  # with the palest of Optuna's blues a poor trial cannot be seen
+    for axis in pyplot.gcf().axes:
+        pyplot.setp(axis.get_yticklabels(), bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1})
+    return axes

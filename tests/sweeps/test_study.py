@@ -9,16 +9,19 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import matplotlib
 import pytest
+from matplotlib import pyplot
 
 pytest.importorskip("optuna", reason="Optuna is not installed")
 
+import optuna
 from optuna.pruners import MedianPruner, ThresholdPruner
 from optuna.samplers import TPESampler
 from optuna.trial import TrialState
 
 from rtdetrv2_train.errors import UserError
-from rtdetrv2_train.sweeps.charts import save_charts
+from rtdetrv2_train.sweeps.charts import save_charts, with_every_ap
 from rtdetrv2_train.sweeps.results import save_table
 from rtdetrv2_train.sweeps.space import Space, space_and_rest
 from rtdetrv2_train.sweeps.study import SweepStudy
@@ -143,6 +146,19 @@ def test_pruned_and_failed_trials_are_told_apart_in_table_and_charts(tmp_path: P
     names = [path.name for path in save_charts(tmp_path, study.study)]
     assert names == ["history.png", "epochs.png", "importances.png", "parallel_coordinates.png"]
     assert all((tmp_path / name).stat().st_size > 5000 for name in names)
+    assert [trial.value for trial in with_every_ap(study.study).trials] == [20, 20, 0, None]
+
+
+def test_charts_leave_matplotlib_as_they_found_it(tmp_path: Path) -> None:
+    study = optuna.create_study(direction="maximize")
+    for value in ("1", "2"):  # a grid of two, with the same AP
+        distributions = {"rate": optuna.distributions.CategoricalDistribution(("1", "2"))}
+        study.add_trial(optuna.trial.create_trial(params={"rate": value}, distributions=distributions, value=0.5))
+    pyplot.switch_backend("svg")
+    settings = dict(matplotlib.rcParams)
+    assert len(save_charts(tmp_path, study)) == 4
+    assert dict(matplotlib.rcParams) == settings
+    assert (matplotlib.get_backend(), pyplot.get_fignums()) == ("svg", [])
 
 
 def test_a_trial_that_has_had_all_its_epochs_is_complete_however_poor(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ class NanGuard(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Copy the running statistics of BatchNorm."""
-        norms = [norm for norm in pl_module.modules() if isinstance(norm, nn.modules.batchnorm._BatchNorm)]
+        norms = [norm for norm in pl_module.modules() if isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm)]
         tracked = [(norm.running_mean, norm.running_var) for norm in norms]
         self._statistics = [tensor for pair in tracked for tensor in pair if tensor is not None]
         self._kept = self._current_statistics()
