@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
-import albumentations as A
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +16,10 @@ from rtdetrv2_train.data.images.decode import ImageArray, StoredImage
 from rtdetrv2_train.data.images.resize import fitted_size, padded
 from rtdetrv2_train.errors import UserError
 
-Transform: TypeAlias = GeometricTransform | PhotometricDistortion | A.BasicTransform
+if TYPE_CHECKING:
+    import albumentations as A
+
+Transform: TypeAlias = Union[GeometricTransform, PhotometricDistortion, "A.BasicTransform"]
 
 # Smaller boxes are dropped, after the augmentations and again after resizing; the tolerance is that of rounding.
 MIN_BOX_SIDE = 1.0
@@ -43,7 +45,7 @@ class TrainingPipeline:
         self.letterbox = letterbox
         self.transforms = {name: transform for name, transform in transforms.items() if transform is not None}
         for name, transform in self.transforms.items():
-            if not isinstance(transform, Transform):
+            if not isinstance(transform, GeometricTransform | PhotometricDistortion) and not _is_foreign(transform):
                 raise UserError(
                     f"augment.transforms.{name} is a {type(transform).__name__}: give a transform of Albumentations "
                     "or of rtdetrv2_train.data"
@@ -93,6 +95,8 @@ class TrainingPipeline:
     def _through_albumentations(
         self, name: str, transform: A.BasicTransform, image: ImageArray, rows: BoxArray, generator: np.random.Generator
     ) -> tuple[ImageArray, BoxArray]:
+        import albumentations as A
+
         if name not in self._composed:
             self._composed[name] = A.Compose(
                 # The last one does nothing, but without it Compose warns where no other transform moves boxes.
@@ -107,6 +111,13 @@ class TrainingPipeline:
         # Albumentations gives up the column of labels where no box is left.
         left = result["bboxes"] if len(result["bboxes"]) else np.zeros((0, 5))
         return result["image"], left * _row_scale(*result["image"].shape[:2])
+
+
+def _is_foreign(transform: object) -> bool:
+    """Whether this is a transform of Albumentations, which takes a second to import and which few runs use."""
+    import albumentations as A
+
+    return isinstance(transform, A.BasicTransform)
 
 
 class _Unfinished:
