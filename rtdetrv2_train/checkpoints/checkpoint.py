@@ -23,7 +23,7 @@ class Checkpoint:
     Attributes:
         state_dict: tensors under the reference names.
         source: where they came from, for messages.
-        kind: how they were stored.
+        kind: the format they were stored in.
         architecture: that of the card where there is one, else what the weights show.
         card: what a model of ours says of itself; None for other weights.
         class_names: in the order of the class indices, where known.
@@ -61,7 +61,7 @@ def make_checkpoint(
     Args:
         state_dict: under the reference names; what is no tensor is left out.
         source: where the weights came from.
-        kind: how they were stored.
+        kind: the format they were stored in.
         card: of a model of ours.
         class_names: those of the card, or where known from elsewhere.
 

@@ -1,4 +1,4 @@
-"""Fetching a weight file once."""
+"""Downloading a weight file once."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rtdetrv2_train.errors import UserError
 
 
 def download(
-    url: str, way_out: str = "check the address and the network, or fetch it elsewhere and give the file"
+    url: str, way_out: str = "check the address and the network, or download it elsewhere and give the file"
 ) -> Path:
-    """The file behind ``url``, kept in torch's cache (``$TORCH_HOME/hub/checkpoints``).
+    """Download a file, unless it is in torch's cache already (``$TORCH_HOME/hub/checkpoints``).
 
     Args:
         url: a web address whose last part is the file's name.
-        way_out: what the user can do when it cannot be fetched, for the error.
+        way_out: what the user can do if the download fails, for the error message.
 
     Raises:
-        UserError: if it cannot be fetched.
+        UserError: if it cannot be downloaded.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(unquote(urlparse(url).path)).name
     if path.is_file():

@@ -80,7 +80,7 @@ def download_from_hub(model_id: str) -> Path:
         model_id: ``organisation/name``.
 
     Raises:
-        UserError: if huggingface_hub is not installed or the model cannot be fetched.
+        UserError: if huggingface_hub is not installed or the model cannot be downloaded.
     """
     try:
         import huggingface_hub

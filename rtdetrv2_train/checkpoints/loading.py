@@ -1,4 +1,4 @@
-"""Loading a checkpoint into a model, also one with other classes, and never half of one."""
+"""Loading a checkpoint into a model, also one with other classes. A model is loaded as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _HANDFUL = 5  # entries that may differ before a checkpoint is taken to be anoth
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of each entry.
+    """Which entries were loaded.
 
     Attributes:
         source: where the weights came from.
@@ -55,7 +55,7 @@ class LoadReport:
             shown = _some(self.copied_rows) if self.copied_rows else "none"
             lines.append(
                 f"class heads: {len(self.copied_rows)} of {self.num_classes} classes found by name among the "
-                f"checkpoint's {self.source_classes} ({shown}); the others start anew"
+                f"checkpoint's {self.source_classes} ({shown}); the others keep their initial weights"
             )
         if self.missing:
             lines.append(f"{len(self.missing)} not in the checkpoint, left as initialised: {_some(self.missing)}")

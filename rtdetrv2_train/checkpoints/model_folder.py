@@ -93,5 +93,5 @@ def read_card(folder: Path) -> ModelCard:
 
 
 def names_or_none(names: Sequence[str]) -> tuple[str, ...] | None:
-    """Class names, or None where they are the placeholders that transformers writes for want of names."""
+    """Class names, or None where they are the placeholders that transformers writes where there are no names."""
     return None if all(name == f"LABEL_{index}" for index, name in enumerate(names)) else tuple(names)

@@ -57,7 +57,7 @@ def load_pretrained_backbone(backbone: nn.Module, source: str) -> str:
         One line that says what was loaded, for the log.
 
     Raises:
-        UserError: if the weights cannot be fetched or read, or belong to another backbone. Nothing is loaded then.
+        UserError: if the weights cannot be downloaded or read, or belong to another backbone. Nothing is loaded then.
     """
     weights = _fetch(source)
     if "layer1.0.conv1.weight" in weights:

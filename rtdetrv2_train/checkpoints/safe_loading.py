@@ -1,4 +1,4 @@
-"""Reading weight files without running what is in them."""
+"""Reading weight files without running code that they may contain."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def load_tensors(path: str | Path) -> dict[str, Any]:
     with path.open("rb") as file:
         start = file.read(len(_LFS_POINTER))
     if not start:
-        raise UserError(f"weight file '{path}' is empty: delete it and fetch or write it again")
+        raise UserError(f"weight file '{path}' is empty: delete it and download or write it again")
     if start == _LFS_POINTER:
         raise UserError(f"weight file '{path}' is a git-lfs pointer, not the weights: run `git lfs pull` beside it")
     content = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickled(path)
@@ -92,5 +92,5 @@ def _damaged(path: Path, error: Exception) -> UserError:
         reason = "its pickle is not understood" if isinstance(error, pickle.UnpicklingError) else f"{reason[:120]}..."
     reason = f" ({reason})" if reason else ""
     return UserError(
-        f"weight file '{path}' is truncated, damaged or no file of saved tensors{reason}: fetch or write it again"
+        f"weight file '{path}' is truncated, damaged or no file of saved tensors{reason}: download or write it again"
     )

@@ -53,7 +53,7 @@ def print_advice(advice: Sequence[Advice], console: Console | None = None) -> No
     table.add_column("commonest mistake")
     table.add_column("what to try")
     for item in advice:
-        table.add_row(_plain(item.name), _percent(item.AP), item.mistake or "none", item.remedy)
+        table.add_row(_plain(item.name), percent(item.AP), item.mistake or "none", item.remedy)
     (console or Console()).print(table)
 
 
@@ -64,7 +64,7 @@ def summary_table(metrics: CocoMetrics) -> Table:
     table.add_column("AP", justify="right")
     table.add_column("AR", justify="right")
     for label, precision, recall in _SUMMARY_ROWS:
-        numbers = [_percent(getattr(metrics, name)) if name else "" for name in (precision, recall)]
+        numbers = [percent(getattr(metrics, name)) if name else "" for name in (precision, recall)]
         table.add_row(label, *numbers, style="bold" if precision == "AP" else "")
     return table
 
@@ -95,7 +95,7 @@ def _by_precision(metrics: CocoMetrics) -> tuple[list[ClassMetrics], list[ClassM
 
 def _add_classes(table: Table, classes: Iterable[ClassMetrics]) -> None:
     for of_class in classes:
-        numbers = (_percent(number) for number in (of_class.AP, of_class.AP50, of_class.AR100))
+        numbers = (percent(number) for number in (of_class.AP, of_class.AP50, of_class.AR100))
         table.add_row(_plain(of_class.name), *numbers, str(of_class.num_boxes))
 
 
@@ -109,7 +109,8 @@ def _left_out(metrics: CocoMetrics, saved_at: Path | str | None) -> str:
     return f"{shown} of {total} classes{without}; all are in {saved_at or 'the saved metrics, under per_class'}"
 
 
-def _percent(fraction: float) -> str:
+def percent(fraction: float) -> str:
+    """A metric in percent; a dash where there was nothing to measure."""
     return "–" if fraction == NOTHING_TO_MEASURE else f"{100 * fraction:.1f}"  # noqa: RUF001
 
 

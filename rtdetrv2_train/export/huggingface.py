@@ -38,11 +38,11 @@ def export_huggingface(detector: Detector, folder: Path) -> dict[str, object]:
         what to tell the user, by name.
 
     Raises:
-        UserError: if transformers' model cannot have this shape or predict the same, or our own weights lie in the
-            folder.
+        UserError: if transformers' model cannot have this shape or predict the same, or the folder holds a model of
+            this project.
     """
     if (folder / CARD).exists():
-        raise UserError(f"'{folder}' holds a model of ours, which would be overwritten: give another output=")
+        raise UserError(f"'{folder}' holds a model of this project, which would be overwritten: give another output=")
     height, width = detector.image_size
     if height != width:
         # transformers 5 orders the encoder's positions by rows, the authors by columns: the same on square maps only
@@ -182,7 +182,7 @@ def write_huggingface_folder(
         state_dict: under the reference names. Transformers uses all decoder layers that there are; those beyond the
             architecture's are left out.
         class_names: in the order of the class indices.
-        architecture: of the model that transformers shall have.
+        architecture: of the model to write.
 
     Returns:
         ``folder``.

@@ -1,1 +1,1 @@
-"""Finding objects in images: a detector, where images come from, what is written."""
+"""Inference: the detector, sources of images, and writers of predictions."""

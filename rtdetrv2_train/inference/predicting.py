@@ -1,4 +1,4 @@
-"""Predicting on whatever holds images, and writing what was found."""
+"""Predicting on a source of images, and writing the detections."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEFAULT_THRESHOLD = 0.5
 
 @dataclass(frozen=True)
 class Summary:
-    """What predicting on a source came to.
+    """Counts, files and times of predicting on a source.
 
     Attributes:
         images: number of images predicted on.
@@ -66,9 +66,9 @@ def predict_source(
         source: see :func:`rtdetrv2_train.inference.sources.open_source`.
         output: folder to write in.
         formats: any of ``images``, ``coco``, ``yolo`` and ``csv``.
-        threshold: objects with a score above it are given.
-        classes: names of the classes to give; None for all.
-        max_detections: at most so many objects of an image or a tile, the best.
+        threshold: detections with a score above it are written.
+        classes: names of the classes to write; None for all.
+        max_detections: the most detections of an image or a tile, best first.
         tile: see :meth:`Detector.predict`.
         overlap: see :meth:`Detector.predict`.
         batch_size: images at a time.
@@ -101,8 +101,8 @@ def predict_source(
                 images, objects = images + 1, objects + len(chosen)
                 for writer in writers:
                     writer.add(name, image, chosen)
-    except KeyboardInterrupt:  # how one ends with a camera
-        log.info("stopped; what was found so far is written")
+    except KeyboardInterrupt:  # the usual way to stop a camera
+        log.info("stopped by the user; the detections so far are written")
     finally:
         clock.stop()
         outputs = _close(writers)

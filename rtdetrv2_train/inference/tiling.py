@@ -1,4 +1,4 @@
-"""Tiles of a large image, so that small objects keep their pixels, and one list of objects from what each tile gave."""
+"""Tiles of a large image, on which small objects keep their pixels, and merging the detections of all tiles."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def tiles_of(height: int, width: int, side: int, overlap: float) -> list[Tile]:
         overlap: least share of a tile that its neighbour shows too.
 
     Raises:
-        UserError: if the side is too small or the overlap is no share.
+        UserError: if the side is too small or the overlap is out of range.
     """
     if side < 32:
         raise UserError(f"tile={side} is too small: give the side of a tile in pixels, at least 32")
@@ -55,10 +55,10 @@ def without_repeats(
     cut: NDArray[np.bool_],
     origin: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """The objects that are left once those that several tiles saw count once, best score first.
+    """Merge detections of the same object in several tiles, best score first.
 
-    Of an object seen twice the whole stays rather than a part, then the one with the higher score. Two objects of one
-    tile are never taken for the same.
+    A detection of the whole object is kept rather than one of a part, then the one with the higher score. Two
+    detections of one tile are never merged.
 
     Args:
         boxes: ``[n, 4]`` xyxy.

@@ -1,4 +1,4 @@
-"""What is written of predictions: pictures, a video, COCO's JSON, YOLO's text files, CSV."""
+"""Writers of predictions: pictures, a video, COCO's JSON, YOLO's text files, CSV."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Writer(Protocol):
         """Take the objects of one image."""
 
     def close(self) -> Path:
-        """Finish, and say where it lies."""
+        """Finish; returns the path that was written."""
 
 
 class Pictures:

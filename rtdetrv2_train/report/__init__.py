@@ -1,1 +1,1 @@
-"""One self-contained page about a run: numbers, curves, pictures, mistakes. Knows no model."""
+"""One self-contained page about a run: metrics, curves, pictures, mistakes. Knows no model."""

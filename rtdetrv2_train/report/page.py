@@ -1,4 +1,4 @@
-"""Writing the page: one file, with everything in it."""
+"""Writing the report: one HTML file that contains everything."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from markupsafe import Markup
 
 from rtdetrv2_train.evaluation.analysis.advice import worst_classes
 from rtdetrv2_train.evaluation.analysis.analysis import Analysis
-from rtdetrv2_train.evaluation.metrics import NOTHING_TO_MEASURE
+from rtdetrv2_train.evaluation.tables import percent
 from rtdetrv2_train.report.pictures import ReadImage, chosen_images, chosen_mistakes
-from rtdetrv2_train.viz.boxes import class_colour
 from rtdetrv2_train.viz.charts import report_charts
+from rtdetrv2_train.viz.colours import class_colour
 
 _MOST_IN_MATRIX = 24
 _CONFUSIONS_LISTED = 20
@@ -60,7 +60,7 @@ class Subject:
 
 
 def write_report(path: Path, analysis: Analysis, subject: Subject) -> Path:
-    """Write a page that needs nothing else: no other file, no network.
+    """Write the report. It needs no other file and no network.
 
     Args:
         path: the file to write.
@@ -71,7 +71,7 @@ def write_report(path: Path, analysis: Analysis, subject: Subject) -> Path:
         ``path``.
     """
     environment = Environment(loader=PackageLoader("rtdetrv2_train.report"), autoescape=True, trim_blocks=True)
-    environment.filters["percent"] = _percent
+    environment.filters["percent"] = percent
     environment.filters["embedded"] = _embedded
     names = analysis.boxes.class_names
     page = environment.get_template("report.html").render(
@@ -127,10 +127,6 @@ def _confusions(analysis: Analysis) -> list[tuple[str, str, int]]:
 
 def _as_lists(groups: Mapping[str, Sequence[Any]]) -> dict[str, list[dict[str, Any]]]:
     return {name: [asdict(picture) for picture in pictures] for name, pictures in groups.items() if pictures}
-
-
-def _percent(fraction: float) -> str:
-    return "–" if fraction == NOTHING_TO_MEASURE else f"{100 * fraction:.1f}"  # noqa: RUF001
 
 
 def _embedded(value: Any) -> Markup:

@@ -32,8 +32,8 @@ class Picture:
     """An image with boxes, in the shape that the page's script reads.
 
     Attributes:
-        title: what stands below it.
-        source: the image as a data address.
+        title: the caption below it.
+        source: the image as a data URL.
         width: of the image that the boxes refer to, in pixels.
         height: the same.
         boxes: of each box its place (x, y, w, h), class index, score (None for ground truth) and kind of detection.
@@ -49,7 +49,7 @@ class Picture:
 def chosen_images(analysis: Analysis, read: ReadImage, names: dict[int, str]) -> dict[str, list[Picture]]:
     """The images with the highest, the middle and the lowest F1 among those with something to find.
 
-    Of equal ones those with the most boxes come first.
+    Among images with the same F1, those with the most boxes come first.
 
     Args:
         analysis: of the detections.
@@ -76,7 +76,7 @@ def chosen_images(analysis: Analysis, read: ReadImage, names: dict[int, str]) ->
 
 
 def chosen_mistakes(analysis: Analysis, read: ReadImage) -> dict[str, list[Picture]]:
-    """Of each kind the mistakes that were made with the highest score, and the largest boxes that were missed."""
+    """For each kind, the mistakes with the highest score; and the largest missed boxes."""
     boxes, mistakes = analysis.boxes, analysis.mistakes
     groups = {}
     for number in range(RIGHT + 1, len(KINDS)):
@@ -165,7 +165,7 @@ def _box(box: NDArray[np.float64], label: int, score: float | None, kind: str) -
 
 
 def _encoded(image: Image.Image, side: int) -> str:
-    """As a data address; JPEG, with no more than ``side`` pixels along its longer side."""
+    """As a data URL of a JPEG, with no more than ``side`` pixels along its longer side."""
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=_QUALITY, optimize=True)

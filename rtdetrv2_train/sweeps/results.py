@@ -1,4 +1,4 @@
-"""What came of the trials of a sweep: a table on the screen and a file of it."""
+"""The results of a sweep: a table on the screen, and the same as CSV."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STATES = {
 
 
 def best_ap(trial: FrozenTrial) -> float | None:
-    """AP of the trial's best epoch, as far as it went."""
+    """AP of the trial's best epoch so far; None before the first."""
     if trial.state is TrialState.COMPLETE:
         return trial.value
     return max(trial.intermediate_values.values(), default=None)
@@ -51,7 +51,7 @@ def save_table(path: Path, trials: Sequence[FrozenTrial]) -> None:
 
 
 def print_table(trials: Sequence[FrozenTrial], epochs: int) -> None:
-    """Print the trials, what pruning has saved, and why which trials failed.
+    """Print the trials, how many epochs pruning saved, and why trials failed.
 
     Args:
         trials: of the sweep.

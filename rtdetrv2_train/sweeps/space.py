@@ -15,10 +15,10 @@ Space = dict[str, BaseDistribution]
 
 
 def space_and_rest(arguments: Sequence[str]) -> tuple[Space, list[str]]:
-    """Tell the arguments that name several values from those that name one.
+    """Separate the arguments with several values from those with one.
 
     Args:
-        arguments: overrides as on the command line; a later one counts more.
+        arguments: overrides as on the command line; of two for one key, the later counts.
 
     Returns:
         What is varied, by key, and the other arguments.

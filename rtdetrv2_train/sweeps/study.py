@@ -1,8 +1,8 @@
-"""The trials of a sweep, kept in its folder so that several workers share them and a later one goes on.
+"""The trials of a sweep, kept in its folder: several workers share them, and a later one resumes them.
 
-A worker is a process that runs ``train.py -m sweep=...``; a trial may run in it or elsewhere, on another machine. Both
-hold a lock while they live, which the system takes from them when they die, however that happens. A trial that nobody
-holds any more has been interrupted, and the next worker takes it over.
+A worker is a process that runs ``train.py -m sweep=...``; a trial may run in it or on another machine. Both hold a
+lock while they run, which the system releases when the process ends, however that happens. A running trial whose lock
+is free was interrupted, and the next worker takes it over.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class SweepStudy:
         self._locks = self.folder / ".locks"
         self._locks.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        # Optuna's own locks stay behind where a process is killed, and hold everybody up for half a minute
+        # Optuna's own locks stay behind where a process is killed, and every other process then waits half a minute
         backend = JournalFileBackend(str(self.folder / "study.journal"), lock_obj=self._lock("journal"))  # type: ignore[arg-type]
         with self._lock("study"):
             self.study = optuna.create_study(
@@ -68,7 +68,7 @@ class SweepStudy:
         return self.study.get_trials(deepcopy=False)
 
     def hold_to(self, settings: Mapping[str, Any]) -> None:
-        """Keep the settings that all trials share, or compare with those that were kept.
+        """Store the settings that all trials share, or compare them with those that are stored.
 
         Raises:
             UserError: if a later worker has others.
@@ -81,13 +81,13 @@ class SweepStudy:
                 names = [name for name in {**kept, **settings} if kept.get(name) != settings.get(name)]
                 changes = "; ".join(f"{name}: {kept.get(name)} before, {settings.get(name)} now" for name in names)
                 raise UserError(
-                    f"the sweep in '{self.folder}' was begun with other settings ({changes}): repeat those to go on "
-                    "with it, or begin another with sweep.name=..."
+                    f"the sweep in '{self.folder}' was begun with other settings ({changes}): repeat those to resume "
+                    "it, or start another with sweep.name=..."
                 )
 
     @contextmanager
     def worker(self) -> Iterator[str]:
-        """Live as a worker; gives its name."""
+        """Hold a worker's lock; yields its name."""
         name = f"{socket.gethostname()}_{os.getpid()}_{uuid.uuid4().hex[:8]}"
         with self._lock(name):
             yield name
@@ -96,17 +96,17 @@ class SweepStudy:
     def claim(
         self, worker: str, count: int, space: Space, most: int | None, sampler: Callable[[int], BaseSampler]
     ) -> list[FrozenTrial]:
-        """Take trials to run: interrupted ones first, then new ones.
+        """Claim trials to run: interrupted ones first, then new ones.
 
         Args:
             worker: its name.
-            count: take so many at most.
+            count: the most trials to claim.
             space: what is varied.
             most: trials of the whole sweep; None for every combination of the space once.
             sampler: makes a sampler for the trial of a number, so that it draws the same whoever draws when.
 
         Returns:
-            The trials; none where nothing is left to do.
+            The trials; empty if none are left to run.
         """
         numbers: list[int] = []
         with self._lock("study"):
@@ -132,7 +132,7 @@ class SweepStudy:
         trial = self._attached(number)
         trial.set_user_attr(_WORKER, worker)
         for name, distribution in space.items():
-            trial._suggest(name, distribution)  # what is known of the trial stays
+            trial._suggest(name, distribution)  # a value that was drawn before stays
         return number
 
     def _untried(self, number: int, space: Space) -> dict[str, str]:
@@ -143,7 +143,7 @@ class SweepStudy:
 
     @contextmanager
     def running(self, number: int) -> Iterator[bool]:
-        """Hold a trial while it runs; gives False where it is over or somebody else runs it."""
+        """Hold a trial's lock while it runs; yields False if it has ended or another worker runs it."""
         lock = self._lock(f"trial_{number}")
         try:
             lock.acquire(blocking=False)
@@ -156,7 +156,7 @@ class SweepStudy:
             lock.release()
 
     def report(self, number: int, epochs: int, ap: float, is_last: bool = False) -> bool:
-        """Tell the AP of a trial after some epochs; gives whether it promises too little to go on, if it would."""
+        """Record a trial's AP after some epochs; returns whether to prune it, which the last epoch never does."""
         trial = self._attached(number)
         if epochs not in self.trials[number].intermediate_values:
             trial.report(ap, epochs)
@@ -166,19 +166,19 @@ class SweepStudy:
         return hopeless
 
     def finish(self, number: int, ap: float) -> None:
-        """Tell the AP of a trial that has ended."""
+        """Record the AP of a trial that has ended."""
         if self.trials[number].user_attrs.get(_PRUNED):
             self.study.tell(number, state=TrialState.PRUNED)
         else:
             self.study.tell(number, ap)
 
     def fail(self, number: int, reason: str) -> None:
-        """Give a trial up."""
+        """Mark a trial as failed."""
         self._attached(number).set_user_attr(_ERROR, " ".join(reason.split()))
         self.study.tell(number, state=TrialState.FAIL)
 
     def fail_if_unfinished(self, number: int, reason: str) -> None:
-        """Give a trial up that should have ended, unless it goes on elsewhere."""
+        """Mark a trial as failed that should have ended, unless another process runs it."""
         if self.trials[number].state is TrialState.RUNNING and not self._is_locked(f"trial_{number}"):
             self.fail(number, reason)
 
@@ -186,7 +186,7 @@ class SweepStudy:
         return Trial(self.study, self.trials[number]._trial_id)
 
     def _is_held(self, trial: FrozenTrial) -> bool:
-        """Whether the trial runs, or the worker that has taken it lives."""
+        """Whether the trial runs, or the worker that claimed it does."""
         return any(self._is_locked(name) for name in (trial.user_attrs.get(_WORKER), f"trial_{trial.number}") if name)
 
     def _is_locked(self, name: str) -> bool:

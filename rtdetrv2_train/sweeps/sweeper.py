@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def sweep(config: DictConfig, context: HydraContext, task: TaskFunction, arguments: Sequence[str]) -> None:
-    """Run the trials that are missing, and say what came of all.
+    """Run the trials that are left, then print and draw all of them.
 
     Args:
         config: of the sweep as Hydra composed it, ``hydra`` included.
@@ -38,7 +38,7 @@ def sweep(config: DictConfig, context: HydraContext, task: TaskFunction, argumen
         arguments: the overrides of the command line, those with several values included.
 
     Raises:
-        UserError: if Optuna is missing, nothing is varied, or the sweep was begun with other settings.
+        UserError: if Optuna is missing, nothing is varied, or the sweep was started with other settings.
     """
     if importlib.util.find_spec("optuna") is None:
         raise UserError('a sweep needs Optuna: pip install "rtdetrv2-train[sweep]"')
@@ -85,7 +85,7 @@ def sweep(config: DictConfig, context: HydraContext, task: TaskFunction, argumen
 
 @dataclass
 class TrialTask:
-    """Trains one trial, wherever a launcher runs it, and tells the study.
+    """Trains one trial, wherever a launcher runs it, and records the result in the study.
 
     Args:
         task: trains one run.
@@ -100,7 +100,7 @@ class TrialTask:
             config: of the trial.
 
         Returns:
-            Its AP; None if it failed, or is somebody else's by now.
+            Its AP; None if it failed, or if another worker has taken it over.
         """
         from rtdetrv2_train.sweeps.study import SweepStudy
 
@@ -125,7 +125,7 @@ class TrialTask:
 
 @contextmanager
 def _failing(study: SweepStudy, numbers: Sequence[int]) -> Iterator[None]:
-    """Have what goes wrong here fail the trials that it stops, and not the sweep."""
+    """Turn an error here into failed trials, so that the sweep continues."""
     try:
         yield
     except Exception as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-Colour = tuple[int, int, int]
+from rtdetrv2_train.viz.colours import Colour, class_colour, contrasting
+
 Rectangle = tuple[int, int, int, int]
 
 _BACKGROUND: Colour = (255, 255, 255)
@@ -34,18 +34,6 @@ class Marks(NamedTuple):
     boxes: Any
     labels: Any
     scores: Any = None
-
-
-def class_colour(label: int) -> Colour:
-    """The colour of a class, the same in every picture.
-
-    Hues advance by the golden ratio, so that neighbouring classes differ and no number of classes needs to be known;
-    lightness changes where the hues come round, after 13 of them.
-    """
-    hue = (0.02 + label * 0.618034) % 1
-    lightness = (0.5, 0.38, 0.64)[label // 13 % 3]
-    red, green, blue = colorsys.hls_to_rgb(hue, lightness, 0.95)
-    return round(255 * red), round(255 * green), round(255 * blue)
 
 
 def draw_detections(
@@ -94,7 +82,7 @@ def draw_detections(
         taken.append(place)
         canvas.rectangle(place, fill=item.colour)
         position = (place[0] + _PADDING, place[1] + _PADDING)
-        canvas.text(position, item.text, fill=_contrasting(item.colour), font=font, anchor="la")
+        canvas.text(position, item.text, fill=contrasting(item.colour), font=font, anchor="la")
     return picture
 
 
@@ -250,9 +238,3 @@ def _places(item: _Item, width: int, height: int, size: tuple[int, int]) -> Iter
 
 def _overlap(one: Rectangle, other: Rectangle) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-
-
-def _contrasting(colour: Colour) -> Colour:
-    # Relative luminance with the weights of ITU-R BT.709, on the encoded values: near enough to choose black or white.
-    luminance = 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2]
-    return (0, 0, 0) if luminance > 128 else (255, 255, 255)

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from rtdetrv2_train.evaluation.analysis.analysis import Analysis
 from rtdetrv2_train.evaluation.analysis.curves import RECALLS, THRESHOLDS
-from rtdetrv2_train.viz.boxes import class_colour
+from rtdetrv2_train.viz.colours import class_colour
 
 _INK = "#010203"  # replaced by the colour of the page's text
 _STYLE: Any = {

@@ -66,7 +66,8 @@ def test_another_number_of_classes_keeps_everything_but_the_class_heads() -> Non
     other = [n for n in given if n not in HEADS and "anchors" not in n and "valid_mask" not in n]
     assert all(torch.equal(after[name], given[name]) for name in other)
     assert report.summary()[1] == (
-        "class heads: 0 of 4 classes found by name among the checkpoint's 6 (none); the others start anew"
+        "class heads: 0 of 4 classes found by name among the checkpoint's 6 (none); "
+        "the others keep their initial weights"
     )
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from rtdetrv2_train.viz.boxes import Marks, class_colour, draw_detections, prediction_grid
+from rtdetrv2_train.viz.boxes import Marks, draw_detections, prediction_grid
+from rtdetrv2_train.viz.colours import class_colour
 
 NAMES = ["cat", "dog", "bird"]
 GREY = 127
