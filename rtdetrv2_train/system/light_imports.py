@@ -11,10 +11,12 @@ import importlib
 import importlib.util
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
-_PACKAGE = "torchmetrics"
+_PACKAGE, _PLOTS = "torchmetrics", "torchmetrics.utilities.plot"
 _NEEDED = {"Metric": "torchmetrics.metric", "MetricCollection": "torchmetrics.collections"}
 
 
@@ -31,13 +33,27 @@ def import_torchmetrics_lightly() -> None:
     vars(package)["_logger"] = logging.getLogger(_PACKAGE)  # its submodules take it from here
     sys.modules[_PACKAGE] = package
     try:
-        importlib.import_module("torchmetrics.utilities")
-        for name, module in _NEEDED.items():
-            setattr(package, name, getattr(importlib.import_module(module), name))
+        with _without_matplotlib():
+            importlib.import_module(f"{_PACKAGE}.utilities")
+            for name, module in _NEEDED.items():
+                setattr(package, name, getattr(importlib.import_module(module), name))
     except (ImportError, AttributeError):
         for name in [name for name in sys.modules if name.partition(".")[0] == _PACKAGE]:
             del sys.modules[name]
         importlib.import_module(_PACKAGE)
+
+
+@contextmanager
+def _without_matplotlib() -> Iterator[None]:
+    """Have torchmetrics find no matplotlib, which it would import for plots that Lightning never draws."""
+    from lightning_utilities.core.imports import RequirementCache
+
+    check = RequirementCache.__bool__
+    RequirementCache.__bool__ = lambda self: "matplotlib" not in str(self.requirement) and check(self)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        RequirementCache.__bool__ = check  # type: ignore[method-assign]
 
 
 class _Deferred(ModuleType):
@@ -51,4 +67,5 @@ class _Deferred(ModuleType):
         assert spec is not None
         assert spec.loader is not None
         spec.loader.exec_module(self)
+        importlib.reload(sys.modules[_PLOTS])  # now with matplotlib
         return getattr(self, name)
