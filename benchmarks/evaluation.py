@@ -23,7 +23,8 @@ import torch
 
 from rtdetrv2_train.evaluation.backends import BACKENDS
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
-from rtdetrv2_train.types import Detections, GroundTruth
+from rtdetrv2_train.ground_truth import GroundTruth
+from rtdetrv2_train.types import Detections
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = 80

@@ -25,7 +25,8 @@ import torch
 import torch.distributed as dist
 
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
-from rtdetrv2_train.types import Detections, GroundTruth
+from rtdetrv2_train.ground_truth import GroundTruth
+from rtdetrv2_train.types import Detections
 
 ROOT = Path(__file__).resolve().parents[1]
 WAYS = ("tensors", "objects")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rtdetrv2_train.data.array_folder import ArrayFolder
 from rtdetrv2_train.errors import UserError
-from rtdetrv2_train.types import GroundTruth
+from rtdetrv2_train.ground_truth import GroundTruth
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdetrv2_train.errors import UserError, nearest
-from rtdetrv2_train.types import GroundTruth
+from rtdetrv2_train.ground_truth import GroundTruth
 
 AUTO = "auto"
 

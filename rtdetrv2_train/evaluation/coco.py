@@ -19,7 +19,8 @@ from rtdetrv2_train.evaluation.analysis.boxes import EvaluatedBoxes
 from rtdetrv2_train.evaluation.backends import AUTO, PrecisionRecall, backend_named
 from rtdetrv2_train.evaluation.gather import gather_rows, is_distributed
 from rtdetrv2_train.evaluation.metrics import NOTHING_TO_MEASURE, ClassMetrics, CocoMetrics
-from rtdetrv2_train.types import Detections, GroundTruth
+from rtdetrv2_train.ground_truth import GroundTruth
+from rtdetrv2_train.types import Detections
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,10 @@ def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(os.cpu_count() or 1, 8), thread_name_prefix="matcher")
 
 
+if hasattr(os, "register_at_fork"):  # threads do not survive a fork: a child that waited for them would hang
+    os.register_at_fork(after_in_child=_threads.cache_clear)
+
+
 class HungarianMatcher:
     """Matching costs of the paper: focal classification, L1 and GIoU.
 

@@ -106,7 +106,7 @@ def _epochs(study: optuna.Study) -> Axes:
 def _importances(study: optuna.Study) -> Axes:
     axes = plot_param_importances(study, target_name="AP (%)")
     axes.set_title("Parameter importances", loc="left")
-    axes.set_xlabel("Share of the variance of AP")
+    axes.set_xlabel("Importance (sums to 1)")
     axes.margins(x=0.15)
     for label in axes.texts:
         label.set_text(f" {label.get_text()}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rtdetrv2_train.types import GroundTruth
+from rtdetrv2_train.ground_truth import GroundTruth
 
 
 def as_ground_truth(content: Mapping[str, Any]) -> GroundTruth:

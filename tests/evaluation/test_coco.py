@@ -18,7 +18,8 @@ from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation import backends
 from rtdetrv2_train.evaluation.backends import BACKENDS, backend_named
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
-from rtdetrv2_train.types import Detections, GroundTruth
+from rtdetrv2_train.ground_truth import GroundTruth
+from rtdetrv2_train.types import Detections
 from tests.evaluation.coco_objects import as_ground_truth
 
 NAMES = ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"]

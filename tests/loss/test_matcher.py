@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 
 from rtdetrv2_train.boxes import cxcywh_to_xyxy, overlap
 from rtdetrv2_train.loss import matcher as matching
-from rtdetrv2_train.loss.matcher import HungarianMatcher
+from rtdetrv2_train.loss.matcher import HungarianMatcher, PendingAssignment
 from rtdetrv2_train.ops.matching_cost import CostWeights, matching_cost, matching_cost_reference
 from rtdetrv2_train.types import Targets
 from tests.support import REFERENCE, made
@@ -86,3 +88,19 @@ def test_predictions_with_nan_are_matched_last() -> None:
     boxes[0, 0, :7] = float("nan")
     found = HungarianMatcher().begin(torch.zeros(1, 1, 9, 80), boxes, targets).solve()
     assert sorted(found.query[0].tolist()) == [7, 8]
+
+
+def test_a_forked_process_matches_with_threads_of_its_own() -> None:
+    logits, boxes = made.normal("logits", (1, 1, 8, 4)), made.uniform("boxes", (1, 1, 8, 4)) * 0.5 + 0.1
+    targets = Targets.from_list(made.targets([5], num_classes=4))
+    HungarianMatcher().begin(logits, boxes, targets).solve()  # starts the threads of this process
+    cost = matching_cost(logits, boxes, targets, CostWeights())
+
+    def match() -> None:
+        PendingAssignment(cost, targets.counts).solve()
+
+    child = multiprocessing.get_context("fork").Process(target=match)
+    child.start()
+    child.join(timeout=30)
+    child.kill()
+    assert child.exitcode == 0

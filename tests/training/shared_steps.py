@@ -129,5 +129,6 @@ def run(
 
 
 if __name__ == "__main__":
-    for settings in json.loads(sys.argv[1]):
+    # several processes first: they are forked, and threads that evaluation starts in this one would not survive that
+    for settings in sorted(json.loads(sys.argv[1]), key=lambda settings: settings["processes"] == 1):
         run(**settings)
