@@ -1,4 +1,4 @@
-"""The types shared by all packages: targets, batches, detections and ground truth.
+"""The types shared by all packages: targets, batches and detections.
 
 The boxes of all images of a batch lie in one flat tensor, beside the number of boxes of each image as plain integers.
 So using them needs no loop over images and no device-to-host read.
