@@ -55,7 +55,7 @@ def our_dataset(annotations: AnnotationTable, strong: bool) -> DetectionDataset:
 
 
 def ours(annotations: AnnotationTable, strong: bool) -> Round:
-    """One epoch of this project's samples and batches."""
+    """One epoch of this project: samples and collated batches."""
     dataset = our_dataset(annotations, strong)
 
     def epoch(number: int) -> None:
@@ -75,7 +75,7 @@ class ReferenceCrop(v2.RandomIoUCrop):
 
 
 def reference(annotations: AnnotationTable, strong: bool) -> Round:
-    """One epoch of the reference's operators on Pillow's images."""
+    """One epoch of the reference's torchvision operators on Pillow images."""
     moves = [v2.RandomPhotometricDistort(p=0.5), v2.RandomZoomOut(fill=0), ReferenceCrop()] if strong else []
     compose = v2.Compose(
         [
@@ -151,7 +151,7 @@ def of_ultralytics(annotations: AnnotationTable, strong: bool, folder: Path) -> 
 
 
 def worker_memory(annotations: AnnotationTable, workers: int, epochs: int = 20) -> tuple[float, float]:
-    """Memory of all workers together after the first epoch, and by how much it grows until the last, in MB.
+    """Memory of all workers together after the first epoch, and its growth until the last epoch, in MB.
 
     Shared memory counts in equal parts for each process (proportional set size, Linux only).
     """
@@ -176,7 +176,7 @@ def seconds(round_: Round, number: int) -> float:
 
 
 def report_rates(annotations: AnnotationTable, rounds: int, folder: Path) -> None:
-    """Let all sides take turns, and print their rates; an empty folder is needed."""
+    """Measure all projects in turns and print images per second. ``folder`` must be empty."""
     print("images per second of one core, to 640 x 640: median (least to most) of the rounds")
     for name, strong in (("strong augmentation", True), ("flip only", False)):
         sides = {"this project": ours(annotations, strong), "torchvision v2 on PIL": reference(annotations, strong)}

@@ -32,8 +32,8 @@ DETECTIONS = 292  # per image: 1.46 million in 5,000 images, about what a model 
 BOXES = 7  # mean per image
 
 
-def made_up(num_images: int, seed: int = 0) -> tuple[GroundTruth, Detections]:
-    """Ground truth, and detections of which half are shifted boxes of it and half are nothing."""
+def random_dataset(num_images: int, seed: int = 0) -> tuple[GroundTruth, Detections]:
+    """Random ground truth and detections. Half of the detections are shifted ground truth, half are false positives."""
     rng = np.random.default_rng(seed)
     images = np.repeat(np.arange(num_images), rng.poisson(BOXES, num_images))
     corners, sizes = rng.uniform(0, 500, (len(images), 2)), np.exp(rng.normal(4, 0.9, (len(images), 2)))
@@ -60,7 +60,7 @@ def made_up(num_images: int, seed: int = 0) -> tuple[GroundTruth, Detections]:
 
 def measure(backend: str, num_images: int) -> dict[str, Any]:
     """Time, peak memory and metrics of one backend, in this process."""
-    truth, detections = made_up(num_images)
+    truth, detections = random_dataset(num_images)
     evaluator = CocoEvaluator(truth, range(CLASSES), backend)
     evaluator.update(detections, torch.arange(num_images))
     began = time.perf_counter()

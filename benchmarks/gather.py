@@ -38,10 +38,10 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def measure(way: str, rank: int, processes: int, images: int, rendezvous: str) -> dict[str, float]:
-    """Collect once, in this process's part."""
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=processes)
-    total = images * processes
+def measure(way: str, rank: int, world_size: int, images: int, rendezvous: str) -> dict[str, float]:
+    """Gather once, as one of the ranks."""
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world_size)
+    total = images * world_size
     none = np.zeros(0, dtype=np.int64)
     truth = GroundTruth(np.arange(total), (1,), ("object",), none, none, np.zeros((0, 4)), np.zeros(0), none > 0)
     evaluator = CocoEvaluator(truth, [1])
@@ -60,7 +60,7 @@ def measure(way: str, rank: int, processes: int, images: int, rendezvous: str) -
     if way == "tensors":
         evaluator.gather()
     else:
-        received: list[Any] = [None] * processes
+        received: list[Any] = [None] * world_size
         dist.all_gather_object(received, objects)
     dist.barrier()
     result = {"seconds": time.perf_counter() - start, "megabytes": peak_megabytes() - before}

@@ -1,7 +1,7 @@
-"""The types that flow between the rooms: targets, batches, detections and ground truth.
+"""The types shared by all packages: targets, batches and detections.
 
-Boxes of all images of a batch lie in one flat tensor, beside the number of boxes of each image as plain integers, so
-that no loop over images and no read of a device scalar is needed to use them.
+The boxes of all images of a batch lie in one flat tensor, beside the number of boxes of each image as plain integers.
+So using them needs no loop over images and no device-to-host read.
 """
 
 from __future__ import annotations

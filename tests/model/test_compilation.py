@@ -1,4 +1,4 @@
-"""Backbone and encoder compile as a whole, for batches of any size."""
+"""Backbone and encoder compile without a graph break, for any batch size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support import build, chosen, composed, made
 
 
 @pytest.mark.parametrize("name", ["nano", pytest.param("r50vd", marks=pytest.mark.slow)])
-def test_a_compiled_model_gives_the_same_for_batches_of_any_size(name: str) -> None:
+def test_a_compiled_model_predicts_the_same_for_any_batch_size(name: str) -> None:
     config = composed("model=nano" if name == "nano" else chosen(name))
     model = build(config).eval()
     names = list(model.state_dict())
@@ -24,6 +24,6 @@ def test_a_compiled_model_gives_the_same_for_batches_of_any_size(name: str) -> N
     with torch.no_grad():
         found = [model(images).logits for images in batches]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-    assert counters["stats"]["unique_graphs"] == 4  # backbone and encoder, for one size and for any
+    assert counters["stats"]["unique_graphs"] == 4  # backbone and encoder, each with static and with dynamic shapes
     assert list(model.state_dict()) == names
     torch._dynamo.reset()

@@ -79,7 +79,7 @@ def test_losses_and_gradients_equal_the_reference(name: str, model: RTDETRv2) ->
     wanted = dict(zip(expected["losses"], exact[f"{name}/losses"], strict=True))
     assert losses == pytest.approx(wanted, rel=1e-9)
     wanted = dict(zip(expected["grad_norms"], exact[f"{name}/grad_norms"], strict=True))
-    # a bias before a norm has a gradient of zero in exact arithmetic
+    # a bias before BatchNorm has a gradient of zero in exact arithmetic
     assert norms == pytest.approx({key: norm for key, norm in wanted.items() if norm == norm}, rel=1e-9, abs=1e-9)
 
 

@@ -1,4 +1,4 @@
-"""The same training whatever the number of processes, with real ones."""
+"""Training gives the same result for any world size and gradient accumulation, with real DDP processes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.support import ROOT, write_coco
 
 pytestmark = pytest.mark.slow
 
-FROZEN = [(2, 2), (1, 1)]  # processes and accumulated batches; the last one is what the others are compared with
+FROZEN = [(2, 2), (1, 1)]  # world size and gradient accumulation; the last one is what the others are compared with
 SYNCHRONISED = [(2, 1), (4, 1), (1, 1)]
 EMPTY = [(2, 1), (1, 1)]
 
 
 def with_many_boxes(folder: Path, num_images: int, size: int) -> None:
-    """A set whose images have none to seven boxes."""
+    """A dataset whose images have 0 to 7 boxes."""
     write_coco(folder, num_images, size)
     generator = np.random.default_rng(5)
     content = json.loads((folder / "annotations.json").read_text())
@@ -70,9 +70,9 @@ def run_all(runs: list[dict[str, Any]]) -> None:
 
 
 def largest_differences(folder: Path, splits: list[tuple[int, int]]) -> dict[str, float]:
-    """Of losses, the first step's gradient, weights and averaged weights to those of one process with one batch.
+    """Differences of losses, first gradient, weights and EMA from a world size of 1 without gradient accumulation.
 
-    Relative to the loss, and to the norm of a tensor or, where that is next to nothing, of the median tensor.
+    Relative to the loss, and to the norm of a tensor or, where that is tiny, of the median tensor.
     """
     alone = folder / "1x1"
     expected, losses = torch.load(alone / "tensors.pt"), np.array(json.loads((alone / "losses.json").read_text()))
@@ -106,7 +106,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs += runs_of(folder / "synchronised", folder / "many", SYNCHRONISED, *strong)
 
     write_coco(folder / "few", num_images=32, size=64)
-    order = EpochSampler(32, seed=0).order().reshape(-1, 8)  # steps of two batches of 4, one of each process
+    order = EpochSampler(32, seed=0).order().reshape(-1, 8)  # steps of two batches of 4, one per rank
     content = json.loads((folder / "few" / "annotations.json").read_text())
     content["annotations"] = [content["annotations"][index] for index in order[:, :4].flatten()]
     (folder / "few" / "annotations.json").write_text(json.dumps(content))
@@ -116,13 +116,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("kind", "splits"), [("frozen", FROZEN), ("synchronised", SYNCHRONISED)])
-def test_ten_steps_of_nano_are_the_same_however_the_batch_is_shared_out(
+def test_ten_steps_are_the_same_for_any_world_size_and_gradient_accumulation(
     folder: Path, kind: str, splits: list[tuple[int, int]]
 ) -> None:
     assert max(largest_differences(folder / kind, splits).values()) < 1e-8
 
 
-def test_a_process_without_boxes_for_a_whole_epoch_trains_with_the_gradients_of_one_process(folder: Path) -> None:
+def test_a_rank_without_boxes_for_a_whole_epoch_gives_the_gradients_of_a_single_rank(folder: Path) -> None:
     runs = folder / "empty"
     assert json.loads((runs / "2x1" / "counts1.json").read_text()) == [[0] * 4] * 4
     assert json.loads((runs / "2x1" / "counts0.json").read_text()) == [[1] * 4] * 4

@@ -1,4 +1,4 @@
-"""A run goes on with other devices, another batch size or other learning rates than before."""
+"""A run resumes with another number of devices, another batch size or other learning rates."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory) -> Observed:
     return fit(tmp_path_factory.mktemp("straight"), batch_size=4)
 
 
-def test_another_batch_size_goes_on_at_the_same_epoch_of_the_schedule(
+def test_another_batch_size_resumes_at_the_same_epoch_of_the_learning_rate_schedule(
     straight: Observed, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fit(tmp_path, batch_size=2, max_epochs=2)
@@ -84,7 +84,9 @@ def test_another_batch_size_goes_on_at_the_same_epoch_of_the_schedule(
     assert [entry[1:] for entry in resumed.seen] == [entry[1:] for entry in straight.seen[6:]]
 
 
-def test_within_an_epoch_another_split_goes_on_with_the_next_images(straight: Observed, tmp_path: Path) -> None:
+def test_within_an_epoch_another_gradient_accumulation_resumes_with_the_next_images(
+    straight: Observed, tmp_path: Path
+) -> None:
     fit(tmp_path, batch_size=4, max_steps=4)
     resumed = fit(tmp_path, batch_size=2, accumulated=2, resume=True)
     assert [step for step, _, _ in resumed.seen] == [step for step in range(4, 12) for _ in range(2)]
@@ -92,7 +94,7 @@ def test_within_an_epoch_another_split_goes_on_with_the_next_images(straight: Ob
     assert [a + b for a, b in zip(ids[::2], ids[1::2], strict=True)] == [images for _, images, _ in straight.seen[4:]]
 
 
-def test_within_an_epoch_another_batch_size_is_refused_with_what_works(tmp_path: Path) -> None:
+def test_within_an_epoch_another_total_batch_size_is_refused_with_the_way_out(tmp_path: Path) -> None:
     fit(tmp_path, batch_size=4, max_steps=4)
     with pytest.raises(UserError, match=r"middle of epoch 1.*recipe.total_batch_size=4, or resume from the end of"):
         fit(tmp_path, batch_size=2, resume=True)
