@@ -243,6 +243,7 @@ def written(kind: str, model: RTDETRv2, folder: Path) -> Path:
     return write_authors_file(folder / "model.pth", model.state_dict(), model.architecture)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["authors", "huggingface"])
 def test_published_models_are_recognised_by_their_shape(kind: str, tmp_path: Path) -> None:
     model = filled("r18vd_sp1", num_denoising=0)

@@ -146,6 +146,7 @@ def test_evaluation_scores_a_perfect_model_as_perfect(letterbox: bool, tmp_path:
     assert module.metrics.AP > 0.85
 
 
+@pytest.mark.slow
 def test_a_model_folder_remembers_the_shape_and_size_of_its_input(tmp_path: Path) -> None:
     """Trained with a letterbox; evaluated and predicted with elsewhere, where nothing but the folder says so."""
     root = write_coco(tmp_path / "set", 8, (60, 100))

@@ -255,6 +255,7 @@ def test_a_cache_of_images_asks_a_full_disk_for_room_beforehand(make_set: Any, s
     assert list(small_disk.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_processes_that_start_together_build_one_index(make_set: Any, tmp_path: Path) -> None:
     annotation_file, folder = make_set(4)
     code = f"""

@@ -70,6 +70,7 @@ def one_process() -> dict[str, object]:
     return evaluator.compute().as_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["shared image", "one rank has nothing"])
 def test_the_first_of_two_gloo_processes_computes_what_one_does(tmp_path: Path, split: str) -> None:
     # On the image in common the second rank differs: were it counted twice, or the wrong one kept, AP would fall.

@@ -10,7 +10,8 @@ from rtdetrv2_train.model.compilation import compile_convolutions
 from tests.support import build, chosen, composed, made
 
 
-@pytest.mark.parametrize("name", ["nano", pytest.param("r50vd", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["nano", "r50vd"])
 def test_a_compiled_model_predicts_the_same_for_any_batch_size(name: str) -> None:
     config = composed("model=nano" if name == "nano" else chosen(name))
     model = build(config).eval()

@@ -85,7 +85,10 @@ def test_a_second_backward_pass_is_refused_with_the_way_out(monkeypatch: pytest.
         total.backward()
 
 
-@pytest.mark.parametrize("name", ["nano", "r50vd", "hgnetv2_l"])
+LARGE = [pytest.param(name, marks=pytest.mark.slow) for name in ("r50vd", "hgnetv2_l")]
+
+
+@pytest.mark.parametrize("name", ["nano", *LARGE])
 def test_gradient_checkpointing_gives_the_same_gradients_and_batchnorm_statistics(name: str) -> None:
     model = model_in_float64(name)
     expected = losses_and_gradients(model)

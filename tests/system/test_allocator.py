@@ -28,6 +28,7 @@ def pages_given_again(call: str) -> int:
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's settings")
 def test_the_system_need_not_give_the_same_pages_again() -> None:
     assert pages_given_again("keep_freed_memory()") < pages_given_again("") / 10

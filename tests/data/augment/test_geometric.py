@@ -324,6 +324,7 @@ def our_figures(samples: list[Labelled], size: tuple[int, int], count: int) -> N
     return np.array(figures)
 
 
+@pytest.mark.slow
 def test_the_strong_pipeline_has_the_distribution_of_torchvisions() -> None:
     """Means over 400 samples of each, which may differ by four standard errors of the difference."""
     samples = [(picture(seed), BOXES, LABELS) for seed in range(20)]
@@ -333,6 +334,7 @@ def test_the_strong_pipeline_has_the_distribution_of_torchvisions() -> None:
     assert np.abs(z).max() < 4, z
 
 
+@pytest.mark.slow
 def test_on_photographs_the_distribution_is_that_of_torchvisions(shared_data: Path) -> None:
     """Means over 2,000 samples of each; torchvision's were computed once, see distribution.py.
 

@@ -100,6 +100,7 @@ def test_within_an_epoch_another_total_batch_size_is_refused_with_the_way_out(tm
         fit(tmp_path, batch_size=2, resume=True)
 
 
+@pytest.mark.slow
 def test_learning_rates_are_those_of_the_configuration(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fit(tmp_path, batch_size=4, max_epochs=2)
     with caplog.at_level(logging.WARNING):
