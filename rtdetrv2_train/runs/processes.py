@@ -45,7 +45,7 @@ def shared_run_folder(proposed: str, resumed: Path | None = None) -> str:
 
     Args:
         proposed: for a new run, by this process.
-        resumed: that of a run that goes on, which processes of torchrun may see differently for a moment.
+        resumed: that of a resumed run, which ranks of torchrun may see differently for a moment.
 
     Raises:
         UserError: if this is another node's process of Lightning's own launcher, which has no way to know.

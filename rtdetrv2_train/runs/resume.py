@@ -1,4 +1,4 @@
-"""Finding what a run goes on from. Imports nothing heavy."""
+"""Finding the run and the checkpoint to resume. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _broken: dict[Path, str] = {}
 
 
 def run_to_resume(resume: str, beside: Path, config: DictConfig) -> Path | None:
-    """The folder of the run to go on with; None if there is none.
+    """The folder of the run to resume; None if there is none.
 
     Args:
         resume: as configured, a path or ``auto``: the run that has this configuration and the newest whole checkpoint.
@@ -42,7 +42,7 @@ def run_to_resume(resume: str, beside: Path, config: DictConfig) -> Path | None:
 
 
 def checkpoint_to_resume(resume: str | None, run_folder: str | Path) -> Path | None:
-    """The checkpoint that a run goes on from; warns of those that are broken.
+    """The checkpoint that a run resumes from; warns of those that are broken.
 
     Args:
         resume: as configured: a path, or ``auto``, which looks in the run's folder, as does a run whose processes were
