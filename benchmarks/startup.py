@@ -25,7 +25,7 @@ def seconds_to_first_step(checkout: Path, data: Path) -> float:
             "experiment=quickstart",
             f"data.root={data}",
             "trainer.max_epochs=1",
-            f"hydra.run.dir={folder}/run",
+            f"run_folder={folder}/run",
         ]
         command = [str(checkout / ".venv/bin/python"), "train.py", *overrides]
         began = time.perf_counter()

@@ -27,7 +27,7 @@ _COMMON = """
     trainer=cpu model=nano model.image_size=[64,64] augment=light recipe.total_batch_size=8
     data=shapes data.drawn_size=64 data.num_val=96 data.num_workers=0
 """
-_BASE = f"{_COMMON} data.root=base_shapes data.num_train=640 trainer.max_epochs=12 hydra.run.dir=base".split()
+_BASE = f"{_COMMON} data.root=base_shapes data.num_train=640 trainer.max_epochs=12 run_folder=base".split()
 _SWEEP = f"""
     -m {_COMMON} data.root=shapes data.num_train=128 data.drawing_seed=1 trainer.max_epochs={_EPOCHS} init_from=base
     sweep=optuna sweep.trials={_TRIALS} sweep.space=null recipe.learning_rate_factor=tag(log,interval(0.01,100))

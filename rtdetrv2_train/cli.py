@@ -64,11 +64,9 @@ def run(name: str, arguments: Sequence[str] | None = None, program: str | None =
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from rtdetrv2_train.runs.configuration import register_resolvers
     from rtdetrv2_train.runs.configuration_errors import explain, user_error_within
     from rtdetrv2_train.runs.folder import config_folder
 
-    register_resolvers()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # has Hydra raise its errors instead of printing them
     sys.argv = [program or sys.argv[0], *(sys.argv[1:] if arguments is None else arguments)]
     failed: list[UserError] = []
@@ -112,6 +110,8 @@ def _task(module: str, failed: list[UserError]) -> Callable[[DictConfig], Any]:
         from rtdetrv2_train.commands.preflight import check_paths
         from rtdetrv2_train.runs.configuration import command_line_overrides
 
+        if "run_folder" in config and config.run_folder is None and HydraConfig.get().mode is RunMode.MULTIRUN:
+            config.run_folder = HydraConfig.get().runtime.output_dir
         try:
             check_paths(config)  # takes no time, while the imports below take seconds
             return load_command(module).main(config, command_line_overrides())

@@ -22,7 +22,6 @@ from rtdetrv2_train.model.backbones.resnet import ResNetVDConfig
 from rtdetrv2_train.model.decoder import DecoderConfig
 from rtdetrv2_train.model.detector import RTDETRv2
 from rtdetrv2_train.model.hybrid_encoder import HybridEncoderConfig
-from rtdetrv2_train.runs.configuration import register_resolvers
 from rtdetrv2_train.runs.model_configuration import configured_architecture
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +42,6 @@ def _deterministic_weights() -> ModuleType:
 
 
 made = _deterministic_weights()
-register_resolvers()
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import sys
 import tempfile
@@ -15,7 +16,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from omegaconf import DictConfig, OmegaConf
 
-from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.errors import UserError, nearest
 from rtdetrv2_train.evaluation.metrics import CocoMetrics
 from rtdetrv2_train.evaluation.tables import print_metrics
 from rtdetrv2_train.runs.configuration import build, plain
@@ -29,6 +30,16 @@ from rtdetrv2_train.training.recipe import AUTO, Recipe
 from rtdetrv2_train.training.sync_batchnorm import CPUSyncBatchNorm
 
 log = logging.getLogger(__name__)
+
+_NOT_OF_TRAINER = {
+    "gradient_clip_val": "recipe.max_gradient_norm",
+    "gradient_clip_algorithm": "recipe.max_gradient_norm, which clips the norm",
+    "callbacks": "callbacks",
+    "logger": "logger",
+    "default_root_dir": "run_folder",
+    "enable_checkpointing": "~callbacks.checkpoint",
+}
+"""Arguments of Lightning's Trainer that this project gives itself, and the key to use instead."""
 
 
 def quiet_libraries() -> None:
@@ -54,9 +65,17 @@ def resolved_trainer(config: DictConfig) -> dict[str, Any]:
         config: ``conf/trainer/*.yaml``.
 
     Raises:
-        UserError: if a GPU is asked for and there is none.
+        UserError: if an argument is unknown or not to be given here, or a GPU is asked for and there is none.
     """
     settings: dict[str, Any] = plain(config)
+    known = [*inspect.signature(Trainer.__init__).parameters, "_target_"]
+    for key in settings:
+        if key in _NOT_OF_TRAINER:
+            raise UserError(f"trainer.{key} has no effect here: use {_NOT_OF_TRAINER[key]}")
+        if key not in known:
+            raise UserError(
+                f"Lightning's Trainer has no argument '{key}': {nearest(key, known)}leave out trainer.{key}"
+            )
     if settings["accelerator"] == "auto":
         settings["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
     on_gpu = settings["accelerator"] in ("gpu", "cuda")

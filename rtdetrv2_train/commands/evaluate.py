@@ -29,6 +29,7 @@ from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.evaluation.metrics import CocoMetrics
 from rtdetrv2_train.evaluation.tables import print_advice
 from rtdetrv2_train.model.detector import RTDETRv2
+from rtdetrv2_train.runs.claim import claimed_folder
 from rtdetrv2_train.runs.configuration import build, keys_of, save_config, with_saved
 from rtdetrv2_train.runs.folder import PICTURES_FILE, REPORT_FILE, newest_run, run_folder_of
 from rtdetrv2_train.runs.model_configuration import configured_architecture
@@ -60,7 +61,9 @@ def evaluate(config: DictConfig, overrides: Sequence[str]) -> CocoMetrics | None
     if folder := run_folder_of(_source(config)):
         config = with_saved(config, folder, ("model", "data", "augment", "recipe"), overrides)
     _look_as_trained(config, checkpoint, keys_of(overrides))
-    return _evaluate(config, checkpoint)
+    with claimed_folder(config, overrides, Path("runs", "eval"), "eval.log") as claimed:
+        config.run_folder = str(claimed.path)
+        return _evaluate(config, checkpoint)
 
 
 def evaluate_as_composed(config: DictConfig) -> CocoMetrics | None:

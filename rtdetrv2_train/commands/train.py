@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -36,7 +36,8 @@ from rtdetrv2_train.evaluation.tables import print_advice
 from rtdetrv2_train.model.compilation import compile_convolutions
 from rtdetrv2_train.model.detector import RTDETRv2
 from rtdetrv2_train.model.gradient_checkpointing import enable_gradient_checkpointing
-from rtdetrv2_train.runs.configuration import build, plain, save_config, with_saved
+from rtdetrv2_train.runs.claim import claimed_folder
+from rtdetrv2_train.runs.configuration import build, differences, not_followed, plain, save_config, with_saved
 from rtdetrv2_train.runs.folder import MODEL_FOLDER, PICTURES_FILE, REPORT_FILE, run_folder_of
 from rtdetrv2_train.runs.model_configuration import configured_architecture
 from rtdetrv2_train.runs.resume import checkpoint_to_resume
@@ -81,21 +82,47 @@ def train(config: DictConfig, overrides: Sequence[str]) -> TrainedRun | None:
     Returns:
         The run, on rank 0; None on other ranks.
     """
-    resumed = checkpoint_to_resume(config.resume, config.run_folder)
-    if resumed and (folder := run_folder_of(resumed)):
-        config = with_saved(config, folder, SECTIONS_OF_A_RUN, overrides)
-    return train_as_composed(config)
+    with claimed_folder(config, overrides, Path("runs", str(config.name)), "train.log") as folder:
+        config.run_folder = str(folder.path)
+        resumed = checkpoint_to_resume(config.resume, folder.path)
+        if resumed and (run := run_folder_of(resumed)):
+            config = _as_saved(config, run, overrides)
+        return _train_on_all_ranks(config, folder.keep)
 
 
 def train_as_composed(config: DictConfig) -> TrainedRun | None:
-    """As :func:`train`, with a configuration that holds what is taken from the run that is resumed."""
+    """As :func:`train` on another rank, with the configuration that rank 0 has composed."""
+    return _train_on_all_ranks(config, lambda: None)
+
+
+def _as_saved(config: DictConfig, run: Path, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of a run that is resumed; says what differs from before."""
+    before, joined = (with_saved(config, run, SECTIONS_OF_A_RUN, given) for given in ((), overrides))
+    for name, (old, new) in differences(before, joined, SECTIONS_OF_A_RUN).items():
+        log.info("resuming with %s = %s instead of %s", name, new, old)
+    for name, key in not_followed(joined, config, overrides).items():
+        log.warning("%s does not change with %s, as it was given when the run began: give it too", name, key)
+    if "sweep" not in config:
+        (joined.get("callbacks") or {}).pop("pruning", None)  # of a trial that is resumed by itself
+    return joined
+
+
+def _train_on_all_ranks(config: DictConfig, started: Callable[[], None]) -> TrainedRun | None:
     if config.compile and config.gradient_checkpointing:
         raise UserError("compile=true chooses for itself what to compute again: leave out gradient_checkpointing=true")
     quiet_libraries()
     settings = resolved_trainer(config.trainer)
+
+    def on_train_start(trainer: Trainer, _: LightningModule) -> None:
+        if trainer.is_global_zero:
+            save_config(config)
+            started()
+
     with other_ranks("train", config, settings):
         seed_everything(config.seed, workers=True, verbose=False)
-        return _train(build_trainer(settings, **_attachments(config)), config)
+        return _train(
+            build_trainer(settings, **_attachments(config, LambdaCallback(on_train_start=on_train_start))), config
+        )
 
 
 def _train(trainer: Trainer, config: DictConfig) -> TrainedRun | None:
@@ -105,7 +132,6 @@ def _train(trainer: Trainer, config: DictConfig) -> TrainedRun | None:
     trainer.accumulate_grad_batches = batch_size.accumulated
     data: CocoDataModule = build(config.data, batch_size=batch_size.per_device)
     if trainer.is_global_zero:
-        save_config(config)
         _announce(config, batch_size)
     data.load()
 
@@ -241,11 +267,16 @@ def estimated_steps(config: DictConfig, num_images: int) -> int:
     return min(steps, config.trainer.max_steps) if config.trainer.max_steps > 0 else steps
 
 
-def _attachments(config: DictConfig) -> dict[str, Any]:
+def _attachments(config: DictConfig, further: Callback) -> dict[str, Any]:
     """Callbacks and loggers."""
-    callbacks = ordered(build(callback) for callback in (config.callbacks or {}).values())
-    loggers = [build(logger) for logger in (config.logger or {}).values()]
-    return {"callbacks": callbacks, "logger": loggers or False, "default_root_dir": config.run_folder}
+    callbacks = ordered(build(callback) for callback in (config.get("callbacks") or {}).values())
+    loggers = [build(logger) for logger in (config.get("logger") or {}).values()]
+    return {
+        "callbacks": [*callbacks, further],
+        "logger": loggers or False,
+        "default_root_dir": config.run_folder,
+        "enable_checkpointing": any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+    }
 
 
 def _name_classes(trainer: Trainer, class_names: tuple[str, ...]) -> None:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.model.deformable_attention import MultiScaleDeformableAttention, SamplingMethod
 from rtdetrv2_train.model.denoising import DenoisingLayout, noisy_queries
-from rtdetrv2_train.model.layers import MLP, ConvNorm, SelfAttention, ShapeCache, inverse_sigmoid
+from rtdetrv2_train.model.layers import MLP, ConvNorm, SelfAttention, ShapeCache, check_heads, inverse_sigmoid
 from rtdetrv2_train.model.output import DenoisingOutput, ModelOutput
 from rtdetrv2_train.types import Targets
 
@@ -68,7 +68,7 @@ class DecoderConfig:
         box_noise_scale: see :func:`noisy_queries`.
 
     Raises:
-        UserError: if ``num_eval_layers`` is not from 1 to ``num_layers``.
+        UserError: if ``num_eval_layers`` is not from 1 to ``num_layers``, or ``num_heads`` does not divide ``width``.
     """
 
     width: int = 256
@@ -86,6 +86,7 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         if self.num_eval_layers is not None and not 1 <= self.num_eval_layers <= self.num_layers:
             raise UserError(f"num_eval_layers must be from 1 to {self.num_layers}, not {self.num_eval_layers}")
+        check_heads("decoder", self.width, self.num_heads)
 
 
 class DecoderLayer(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rtdetrv2_train.model.gradient_checkpointing import Block
-from rtdetrv2_train.model.layers import ConvNorm, SelfAttention, ShapeCache, make_activation
+from rtdetrv2_train.model.layers import ConvNorm, SelfAttention, ShapeCache, check_heads, make_activation
 from rtdetrv2_train.ops.conv_norm_act import activate
 
 
@@ -141,6 +141,9 @@ class HybridEncoderConfig:
     num_layers: int = 1
     expansion: float = 1.0
     num_fusion_blocks: int = 3
+
+    def __post_init__(self) -> None:
+        check_heads("encoder", self.width, self.num_heads)
 
 
 class HybridEncoder(nn.Module):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.ops.conv_norm_act import apply, norm_activation
 
 T = TypeVar("T")
@@ -170,6 +171,16 @@ class MLP(nn.Module):
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         return self.layers[-1](x)
+
+
+def check_heads(where: str, width: int, num_heads: int) -> None:
+    """Check that attention heads share a width.
+
+    Raises:
+        UserError: if they cannot.
+    """
+    if num_heads < 1 or width % num_heads:
+        raise UserError(f"{where}.num_heads={num_heads} must divide {where}.width={width}")
 
 
 class SelfAttention(nn.Module):

@@ -8,31 +8,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
+from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.files import save_text
 from rtdetrv2_train.runs.folder import CONFIG_FILE, config_folder
-from rtdetrv2_train.runs.processes import is_rank_zero, shared_run_folder
 from rtdetrv2_train.runs.trusted_classes import check_classes
 
 _GROUPS = ("model", "data", "augment", "recipe", "trainer", "logger", "callbacks", "experiment")
-
-
-def register_resolvers() -> None:
-    """Register what ``conf/`` asks for as ``${run_folder:...}`` and ``${rank_zero_only:...}``."""
-    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
-    OmegaConf.register_new_resolver("rank_zero_only", _rank_zero_only, replace=True)
-
-
-def _run_folder(resume: str | None, new: str, _root_: Any) -> str:
-    """The folder of the run to resume, which continues there; else a new one, the same for all processes."""
-    from rtdetrv2_train.runs.resume import run_to_resume
-
-    return shared_run_folder(new, run_to_resume(resume, Path(new).parent, _root_) if resume else None)
-
-
-def _rank_zero_only(value: str, otherwise: str | None) -> str | None:
-    """What rank 0 alone is to write, and what the other ranks have instead."""
-    return value if is_rank_zero() else otherwise
+_COLLECTIONS = ("callbacks", "logger", "augment.transforms", "augment.schedule", "model.parameter_rules")
+_AS_SAVED = ("model.architecture",)  # the defaults are those of another model
 
 
 @contextmanager
@@ -44,17 +29,9 @@ def composed(name: str, overrides: Sequence[str]) -> Iterator[DictConfig]:
         overrides: as on the command line.
     """
     from hydra import compose
-    from hydra.core.hydra_config import HydraConfig
 
-    register_resolvers()
     with own_hydra():
-        config = compose(name, overrides=list(overrides), return_hydra_config=True)
-        with _unlocked(config.hydra):
-            config.hydra.runtime.output_dir = config.hydra.run.dir
-        HydraConfig.instance().set_config(config)  # a copy, which ${hydra:...} refers to
-        with _unlocked(config):
-            del config["hydra"]
-        yield config
+        yield compose(name, overrides=list(overrides))
 
 
 @contextmanager
@@ -75,12 +52,19 @@ def own_hydra() -> Iterator[None]:
 
 
 def save_config(config: DictConfig) -> None:
-    """Save the configuration in the run's folder, every interpolation resolved."""
-    save_text(Path(config.run_folder) / CONFIG_FILE, OmegaConf.to_yaml(config, resolve=True))
+    """Save the configuration in the run's folder, with its interpolations, and without the place of that folder."""
+    content = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(content, dict)
+    content["run_folder"] = None
+    content.pop("resume", None)
+    save_text(Path(config.run_folder) / CONFIG_FILE, OmegaConf.to_yaml(content))
 
 
 def with_saved(config: DictConfig, folder: Path, sections: Sequence[str], overrides: Sequence[str]) -> DictConfig:
     """Take sections from the configuration of an earlier run, except what the command line says otherwise.
+
+    What was derived from other keys is derived again. Keys that the saved configuration lacks have their defaults. With
+    ``experiment=`` the command line describes the whole run, and nothing is taken.
 
     Args:
         config: as composed now.
@@ -95,14 +79,20 @@ def with_saved(config: DictConfig, folder: Path, sections: Sequence[str], overri
         UserError: if the saved configuration names a class that a file may not name.
     """
     path = folder / CONFIG_FILE
-    saved = cast(DictConfig, OmegaConf.load(path))
+    saved = read_config(path)
     parsed = _parsed(overrides)
     keys = keys_of(overrides)
-    joined = cast(DictConfig, OmegaConf.create(OmegaConf.to_container(config, resolve=False)))
-    OmegaConf.set_struct(joined, False)
+    if "experiment" in keys:
+        return config
+    joined: Any = OmegaConf.to_container(config, resolve=False)
     for section in sections:
-        if section in saved and not (section in _GROUPS and section in keys):
-            joined[section] = saved[section]
+        if section in _GROUPS and section in keys:
+            continue
+        if section in saved:
+            joined[section] = _filled(saved[section], joined.get(section), section)
+        elif section in ("callbacks", "logger"):  # the run has none
+            joined.pop(section, None)
+    joined = OmegaConf.create(joined)
     for override in parsed:
         key = override.key_or_group
         if key.partition(".")[0] not in sections or key in _GROUPS:
@@ -113,7 +103,42 @@ def with_saved(config: DictConfig, folder: Path, sections: Sequence[str], overri
         else:
             OmegaConf.update(joined, key, OmegaConf.select(config, key), force_add=True)
     check_classes(plain(joined), plain(config), str(path))
-    return joined
+    return cast(DictConfig, joined)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A saved configuration, with its interpolations.
+
+    Raises:
+        UserError: if the file cannot be read, or holds something else.
+    """
+    try:
+        saved = OmegaConf.load(path)
+    except (OSError, ValueError, YAMLError) as error:
+        raise UserError(f"'{path}' cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(saved, DictConfig) or not saved:
+        raise UserError(f"'{path}' is not the configuration of a run")
+    return cast(dict[str, Any], OmegaConf.to_container(saved, resolve=False))
+
+
+def differences(before: DictConfig, after: DictConfig, sections: Sequence[str]) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ between two configurations, and both values; None where there is no such key."""
+    leaves = [dict(_leaves({name: plain(config).get(name) for name in sections}, "")) for config in (before, after)]
+    names = [*leaves[0], *(name for name in leaves[1] if name not in leaves[0])]
+    return {n: (leaves[0].get(n), leaves[1].get(n)) for n in names if leaves[0].get(n) != leaves[1].get(n)}
+
+
+def not_followed(config: DictConfig, composed: DictConfig, overrides: Sequence[str]) -> dict[str, str]:
+    """Keys that would follow from one that is overridden, had they not been given a value of their own; and that one.
+
+    Args:
+        config: of the run.
+        composed: as composed now, which tells what follows from what.
+        overrides: those of the command line.
+    """
+    follows = dict(_leaves(OmegaConf.to_container(composed, resolve=False), ""))
+    found = {name: str(value)[2:-1] for name, value in follows.items() if str(value)[2:-1] in keys_of(overrides)}
+    return {n: key for n, key in found.items() if OmegaConf.select(config, n) != OmegaConf.select(config, key)}
 
 
 def keys_of(overrides: Sequence[str]) -> list[str]:
@@ -145,15 +170,26 @@ def build(config: Any, **further: Any) -> Any:
     return instantiate(config, _convert_="all", **further)
 
 
+def _filled(saved: Any, default: Any, key: str) -> Any:
+    """What was saved, and defaults where it lacks keys: those that were added since, not those that were left out."""
+    if not isinstance(saved, dict) or not isinstance(default, dict) or key in _AS_SAVED:
+        return saved
+    if saved.get("_target_") != default.get("_target_"):
+        return saved
+    names = saved if key in _COLLECTIONS else {**default, **saved}
+    return {n: _filled(saved[n], default.get(n), f"{key}.{n}") if n in saved else default[n] for n in names}
+
+
+def _leaves(values: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Dotted key and value of everything that is not a mapping with entries."""
+    if not isinstance(values, dict) or not values:
+        yield prefix, values
+        return
+    for key, value in values.items():
+        yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+
+
 def _parsed(overrides: Sequence[str]) -> list[Any]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     return OverridesParser.create().parse_overrides(list(overrides))
-
-
-@contextmanager
-def _unlocked(config: DictConfig) -> Iterator[None]:
-    from omegaconf import open_dict, read_write
-
-    with read_write(config), open_dict(config):
-        yield

@@ -5,8 +5,8 @@ Imports nothing heavy.
 
 from __future__ import annotations
 
-import functools
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -36,30 +36,29 @@ def devices_and_nodes() -> tuple[int, int] | None:
     return None
 
 
-def shared_run_folder(proposed: str, resumed: Path | None = None) -> str:
-    """The folder of a run on all its processes.
+def agreed_folder(choose: Callable[[], Path]) -> Path:
+    """The folder of a run on all its processes, chosen by rank 0.
 
-    Each process has proposed one by its own clock, and these differ: rank 0's counts. Processes of torchrun hear it
-    through the store over which they will find each other. Those of SLURM name the folder after their job, so that a
-    requeued job finds the folder again.
+    Processes of torchrun hear of it through the store over which they will find each other. Those of SLURM know it by
+    :func:`slurm_folder`.
 
     Args:
-        proposed: for a new run, by this process.
-        resumed: that of a resumed run, which ranks of torchrun may see differently for a moment.
+        choose: gives the folder; called by this process unless another one's choice counts.
 
     Raises:
         UserError: if this is another node's process of Lightning's own launcher, which has no way to know.
     """
-    if started_by_torchrun():
-        chosen = str(resumed or proposed)
-        return _of_rank_0(str(Path(chosen).absolute())) if int(os.environ["WORLD_SIZE"]) > 1 else chosen
-    if resumed is not None:
-        return str(resumed)
-    if (step := _slurm_step()) is not None:
-        return str(Path(proposed).with_name(f"slurm_{step}"))
-    if int(os.environ.get("NODE_RANK", 0)) > 0:
-        raise UserError("several nodes need torchrun or SLURM (docs/distributed.md), or hydra.run.dir=... on each")
-    return proposed
+    if started_by_torchrun() and int(os.environ["WORLD_SIZE"]) > 1:
+        return _of_rank_0(choose)
+    if int(os.environ.get("NODE_RANK", 0)) > 0 and _slurm_step() is None:
+        raise UserError("several nodes need torchrun or SLURM (docs/distributed.md), which start the same run on each")
+    return choose()
+
+
+def slurm_folder(beside: Path) -> Path | None:
+    """The folder of a run under SLURM, named after its job, so that a requeued job finds it again; None elsewhere."""
+    step = _slurm_step()
+    return None if step is None else beside / f"slurm_{step}"
 
 
 def was_restarted() -> bool:
@@ -72,16 +71,15 @@ def started_by_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
-@functools.cache
-def _of_rank_0(folder: str) -> str:
+def _of_rank_0(choose: Callable[[], Path]) -> Path:
     """Rank 0's folder; after a restart that of its first start."""
     from torch.distributed import TCPStore  # heavy, and needed by every run of this kind anyway
 
     store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=_PATIENCE)
     key = "rtdetrv2_train/folder"
-    if is_rank_zero():
-        return str(store.compare_set(key, "", folder).decode())
-    return str(store.get(key).decode())
+    if is_rank_zero() and not store.check([key]):
+        store.set(key, str(choose()))
+    return Path(store.get(key).decode())
 
 
 def _slurm_step() -> str | None:

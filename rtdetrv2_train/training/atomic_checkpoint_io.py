@@ -8,9 +8,12 @@ from typing import Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
+from rtdetrv2_train.checkpoints.safe_loading import load_tensors
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.files import atomic_save
 from rtdetrv2_train.runs.folder import LAST_CHECKPOINT, PREVIOUS_CHECKPOINT
+
+_PARTS = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step"}
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -43,8 +46,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ) from error
         self._whole.add(path)
 
-    def load_checkpoint(self, path: str | Path, *arguments: Any, **settings: Any) -> dict[str, Any]:
-        """Read a checkpoint."""
-        content = super().load_checkpoint(path, *arguments, **settings)
+    def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
+        """Read a checkpoint.
+
+        Raises:
+            UserError: if it is damaged, or not one of a training run.
+        """
+        content = load_tensors(path)
+        if not content.keys() >= _PARTS:
+            raise UserError(
+                f"'{path}' is no checkpoint of a training run, which could be resumed: start from its weights with "
+                f"init_from={path}"
+            )
         self._whole.add(Path(path))
         return content

@@ -110,6 +110,7 @@ class DetectionModule(LightningModule):
         self.learning_rates: list[float] = []
         self._split_on_oom = SplitOnOOM()
         self._schedule: Schedule | None = None
+        self._validation_losses = torch.zeros(0)  # sum over images of each term, and their number
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch. With a world size of 1, a batch that runs out of memory (OOM) is split."""
@@ -203,27 +204,29 @@ class DetectionModule(LightningModule):
         return detections_from(output.logits, output.boxes, original_sizes, self.max_detections)
 
     def on_validation_epoch_start(self) -> None:
-        """Drop the detections of the previous validation."""
+        """Drop the detections and losses of the previous validation."""
         self.evaluator.reset()
+        self._validation_losses = torch.zeros(len(self.criterion.weights) + 1, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Collect the detections of one batch, and log the losses of the last layer while training."""
+        """Collect the detections of one batch, and while training the losses of the last layer."""
+        if not len(batch):  # of a rank without an image
+            return
         output = self.model(batch.images)
         sizes = batch.targets.original_sizes
         detections = detections_from(output.logits, output.boxes, sizes, self.max_detections)
         self.evaluator.update(detections, batch.targets.image_ids)
         if self.trainer.state.fn == "fit":
-            self._log_validation_losses(output, batch.targets)
+            self._add_validation_losses(output, batch.targets)
 
-    def _log_validation_losses(self, output: ModelOutput, targets: Targets) -> None:
+    def _add_validation_losses(self, output: ModelOutput, targets: Targets) -> None:
         # The criterion needs layers and the encoder's proposals. Here the last layer stands in for both.
         last = ModelOutput(output.logits[None], output.boxes[None], output.logits, output.boxes)
         with torch.autocast(self.device.type, enabled=False):
             losses = self.criterion(last, targets)
-        terms = {name: losses[f"loss_{name}"] for name in self.criterion.weights}
-        numbers = {"val/loss": torch.stack(tuple(terms.values())).sum()}
-        numbers |= {f"val/loss_{name}": term for name, term in terms.items()}
-        self.log_dict(numbers, batch_size=len(targets), sync_dist=True)
+        terms = torch.stack([losses[f"loss_{name}"] for name in self.criterion.weights])
+        self._validation_losses[:-1] += terms * len(targets)
+        self._validation_losses[-1] += len(targets)
 
     def on_validation_epoch_end(self) -> None:
         """Compute metrics on rank 0 and broadcast them to all ranks."""
@@ -232,9 +235,35 @@ class DetectionModule(LightningModule):
         self.metrics = cast(CocoMetrics, self.trainer.strategy.broadcast(measured))
         summary = self.metrics.as_dict()
         numbers = {f"val/{name}": float(value) for name, value in summary.items() if isinstance(value, int | float)}
+        if self.trainer.state.fn == "fit":
+            *terms, images = self.trainer.strategy.reduce(self._validation_losses, reduce_op="sum").tolist()
+            losses = {f"loss_{name}": term / images for name, term in zip(self.criterion.weights, terms, strict=True)}
+            numbers |= {f"val/{name}": value for name, value in {"loss": sum(losses.values()), **losses}.items()}
         self.log_dict(numbers, rank_zero_only=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the model card in the checkpoint."""
         if self.card is not None:
             checkpoint[MODEL_CARD_KEY] = self.card.to_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that a checkpoint to resume is one of this model and these classes.
+
+        Raises:
+            UserError: if it is not.
+        """
+        card = checkpoint.get(MODEL_CARD_KEY)
+        if card is not None and self.card is not None and tuple(card["class_names"]) != self.card.class_names:
+            before, now = (
+                f"{len(names)} ({', '.join(names[:5])}, ...)" for names in (card["class_names"], self.card.class_names)
+            )
+            raise UserError(
+                f"the run was trained on other classes: {before}, not {now}; a new run can start from its weights with "
+                "init_from="
+            )
+        saved, own = checkpoint["state_dict"], self.state_dict()
+        if wrong := [n for n in {**own, **saved} if n not in saved or n not in own or saved[n].shape != own[n].shape]:
+            raise UserError(
+                f"the checkpoint is of another model: {len(wrong)} of {len(own)} tensors differ, the first is "
+                f"'{wrong[0]}'; resume with the model of the run, or start a new run with init_from="
+            )

@@ -31,7 +31,7 @@ def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def straight_run(small_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "straight"
     pictures = "callbacks.pictures.num_images=1"
-    run_command("train", *ON_CPU, *of_set(small_set), pictures, "trainer.max_epochs=4", f"hydra.run.dir={folder}")
+    run_command("train", *ON_CPU, *of_set(small_set), pictures, "trainer.max_epochs=4", f"run_folder={folder}")
     return folder
 
 
@@ -68,7 +68,7 @@ def test_a_run_leaves_what_its_folder_promises(straight_run: Path) -> None:
 @pytest.mark.parametrize("what", ["run", "checkpoints/best.ckpt", "model"])
 def test_evaluation_gives_the_numbers_of_training(straight_run: Path, tmp_path: Path, what: str) -> None:
     source = f"run={straight_run}" if what == "run" else f"checkpoint={straight_run / what}"
-    output = run_command("eval", source, "trainer=cpu", f"hydra.run.dir={tmp_path}")
+    output = run_command("eval", source, "trainer=cpu", f"run_folder={tmp_path}")
     assert "Worst classes" in output
     assert (tmp_path / "report.html").is_file()
     assert json.loads((tmp_path / "metrics.json").read_text()) == json.loads(
@@ -92,7 +92,7 @@ def test_predictions_in_coco_format_give_pycocotools_the_ap_of_the_evaluation(
     ]
     made = small_set / "made.json"
     made.write_text(json.dumps(content))
-    evaluated = ["data.val.annotations=made.json", "trainer=cpu", f"hydra.run.dir={tmp_path / 'eval'}"]
+    evaluated = ["data.val.annotations=made.json", "trainer=cpu", f"run_folder={tmp_path / 'eval'}"]
     run_command("eval", f"run={straight_run}", *evaluated)
     truth = COCO(str(made))
     evaluation = COCOeval(truth, truth.loadRes(str(tmp_path / "predictions.json")), "bbox")
@@ -114,7 +114,7 @@ def test_tensorboard_gets_settings_curves_and_validation_losses(straight_run: Pa
 
 
 def test_evaluation_refuses_more_decoder_layers_than_there_are(straight_run: Path, tmp_path: Path) -> None:
-    options = [f"run={straight_run}", "trainer=cpu", f"hydra.run.dir={tmp_path}"]
+    options = [f"run={straight_run}", "trainer=cpu", f"run_folder={tmp_path}"]
     message = last_line(run_command("eval", *options, "num_eval_layers=9", expect=2))
     assert "num_eval_layers=9: this model's decoder has layers 1 to 2" in message
 
@@ -128,7 +128,7 @@ def test_a_resumed_run_ends_like_one_that_never_stopped(straight_run: Path, smal
         *WITHOUT_PICTURES,
         *of_set(small_set),
         "trainer.max_epochs=4",
-        f"hydra.run.dir={folder}",
+        f"run_folder={folder}",
         folder=tmp_path,
     )
     history = folder / "history.json"
@@ -155,12 +155,12 @@ def test_a_resumed_run_ends_like_one_that_never_stopped(straight_run: Path, smal
 def test_a_run_that_ends_within_an_epoch_can_be_resumed_and_evaluated(small_set: Path, tmp_path: Path) -> None:
     folder = tmp_path / "short"
     run_command(
-        "train", *ON_CPU, *of_set(small_set), "trainer.max_steps=2", "trainer.max_epochs=3", f"hydra.run.dir={folder}"
+        "train", *ON_CPU, *of_set(small_set), "trainer.max_steps=2", "trainer.max_epochs=3", f"run_folder={folder}"
     )
     last = folder / "checkpoints" / "last.ckpt"
     averaged, current = weights(last, "state_dict"), weights(last, "current_model_state")
     assert any(not torch.equal(tensor, averaged[name]) for name, tensor in current.items())
-    run_command("eval", f"checkpoint={last}", "trainer=cpu", *of_set(small_set), f"hydra.run.dir={tmp_path / 'eval'}")
+    run_command("eval", f"checkpoint={last}", "trainer=cpu", *of_set(small_set), f"run_folder={tmp_path / 'eval'}")
     evaluated = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert evaluated == json.loads((folder / "metrics.json").read_text())
     run_command("train", f"resume={folder}", "trainer.max_steps=-1")
@@ -170,7 +170,7 @@ def test_a_run_that_ends_within_an_epoch_can_be_resumed_and_evaluated(small_set:
 
 @pytest.mark.slow
 def test_two_ranks_evaluate_like_one(straight_run: Path, tmp_path: Path) -> None:
-    where = f"hydra.run.dir={tmp_path / 'eval'}"
+    where = f"run_folder={tmp_path / 'eval'}"
     run_script("eval.py", f"run={straight_run}", "trainer=ddp_cpu", "trainer.devices=2", where, folder=tmp_path)
     assert json.loads((tmp_path / "eval" / "metrics.json").read_text()) == json.loads(
         (straight_run / "metrics.json").read_text()
@@ -191,7 +191,7 @@ def test_two_ranks_train_and_one_without_boxes_or_with_fewer_batches_does_not_ha
         *of_set(folder),
         "trainer.max_epochs=1",
         "data.eval_batch_size=4",  # 5 images in two batches, 4 in one
-        f"hydra.run.dir={where / 'two'}",
+        f"run_folder={where / 'two'}",
         folder=where,
     )
     assert "AP" in out
@@ -209,7 +209,7 @@ def test_init_from_starts_from_the_weights_of_a_run(straight_run: Path, small_se
         "trainer.max_steps=1",
         "recipe.learning_rate=0",
         "recipe.weight_decay=0",
-        f"hydra.run.dir={tmp_path}",
+        f"run_folder={tmp_path}",
     )
     assert "started from pretrained weights" in out
     before = weights(straight_run / "checkpoints" / "best.ckpt", "state_dict")
@@ -242,7 +242,7 @@ def test_a_misspelt_override_names_the_nearest_right_one(override: str, right: s
 def test_an_annotation_file_that_is_not_coco_is_named(tmp_path: Path) -> None:
     folder = write_coco(tmp_path)
     (folder / "annotations.json").write_text('{"shapes": []}')
-    line = last_line(run_command("train", *ON_CPU, *of_set(folder), f"hydra.run.dir={tmp_path / 'run'}", expect=2))
+    line = last_line(run_command("train", *ON_CPU, *of_set(folder), f"run_folder={tmp_path / 'run'}", expect=2))
     assert "annotations.json" in line
     assert line.startswith("error: ")
 
@@ -250,7 +250,7 @@ def test_an_annotation_file_that_is_not_coco_is_named(tmp_path: Path) -> None:
 def test_a_missing_image_is_named(tmp_path: Path) -> None:
     folder = write_coco(tmp_path)
     (folder / "images" / "5.png").unlink()
-    line = last_line(run_command("train", *ON_CPU, *of_set(folder), f"hydra.run.dir={tmp_path / 'run'}", expect=2))
+    line = last_line(run_command("train", *ON_CPU, *of_set(folder), f"run_folder={tmp_path / 'run'}", expect=2))
     assert "5.png" in line
     assert line.startswith("error: ")
 
@@ -263,7 +263,7 @@ def test_a_checkpoint_of_another_model_is_recognised(straight_run: Path, small_s
             "trainer=cpu",
             *of_set(small_set),
             f"init_from={straight_run}",
-            f"hydra.run.dir={tmp_path}",
+            f"run_folder={tmp_path}",
             expect=2,
         )
     )
@@ -279,7 +279,7 @@ def test_unreachable_pretrained_weights_name_the_three_other_ways(small_set: Pat
             "model.pretrained=http://127.0.0.1:9/backbone.pth",
             "trainer=cpu",
             *of_set(small_set),
-            f"hydra.run.dir={tmp_path}",
+            f"run_folder={tmp_path}",
             expect=2,
         )
     )

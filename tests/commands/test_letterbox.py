@@ -153,7 +153,7 @@ def test_a_model_folder_remembers_the_shape_and_size_of_its_input(tmp_path: Path
     run_command(
         "train", "model=nano", "model.image_size=[64,96]", "data.letterbox=true", "trainer=cpu", *of_set(root),
         *WITHOUT_PICTURES,
-        "recipe.total_batch_size=4", "data.num_workers=0", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}",
+        "recipe.total_batch_size=4", "data.num_workers=0", "trainer.max_epochs=1", f"run_folder={tmp_path / 'run'}",
     )  # fmt: skip
     shutil.copytree(tmp_path / "run/model", tmp_path / "elsewhere")
     source, annotations = f"checkpoint={tmp_path / 'elsewhere'}", root / "annotations.json"
@@ -171,7 +171,7 @@ def test_a_model_folder_remembers_the_shape_and_size_of_its_input(tmp_path: Path
     (root / "made.json").write_text(json.dumps(content))
     output = tmp_path / "evaluated"
     of_made = [*of_set(root), "data.val.annotations=made.json"]
-    run_command("eval", source, *of_made, "trainer=cpu", f"hydra.run.dir={output}")
+    run_command("eval", source, *of_made, "trainer=cpu", f"run_folder={output}")
     assert json.loads((output / "metrics.json").read_text())["AR100"] == pytest.approx(1, abs=1e-6)
     config = OmegaConf.load(output / "config.yaml")
     assert (list(config.data.image_size), config.data.letterbox) == ([64, 96], True)

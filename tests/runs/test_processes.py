@@ -11,15 +11,16 @@ from pathlib import Path
 import pytest
 
 from rtdetrv2_train.errors import UserError
-from rtdetrv2_train.runs.processes import devices_and_nodes, is_rank_zero, shared_run_folder
+from rtdetrv2_train.runs.processes import agreed_folder, devices_and_nodes, is_rank_zero, slurm_folder
 from tests.running import TINY, WITHOUT_PICTURES, of_set, run_script
 from tests.support import ROOT, write_coco
 
 _ASK = """
 import os, sys, time
-from rtdetrv2_train.runs.processes import shared_run_folder, devices_and_nodes, is_rank_zero
+from pathlib import Path
+from rtdetrv2_train.runs.processes import agreed_folder, devices_and_nodes, is_rank_zero
 time.sleep(0.2 * (3 - int(os.environ["RANK"])))
-print("says", shared_run_folder("runs/of_" + os.environ["RANK"]), devices_and_nodes(), is_rank_zero())
+print("says", agreed_folder(lambda: Path("runs/of_" + os.environ["RANK"])), devices_and_nodes(), is_rank_zero())
 """
 
 
@@ -50,26 +51,26 @@ def test_processes_of_two_nodes_of_torchrun_agree_on_the_folder_of_rank_0(tmp_pa
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         nodes.append(subprocess.Popen(command, cwd=where, env=environment, stdout=subprocess.PIPE, text=True))
     lines = [line for node in nodes for line in node.communicate(timeout=100)[0].splitlines() if "says" in line]
-    folder = tmp_path / "0" / "runs" / "of_0"
+    folder = "runs/of_0"
     assert sorted(lines) == [f"says {folder} (2, 2) False"] * 3 + [f"says {folder} (2, 2) True"]
 
 
 def test_a_run_of_slurm_is_named_after_its_job(environment: pytest.MonkeyPatch) -> None:
     for name, value in {"JOB_ID": "4711", "NTASKS": "8", "NNODES": "2", "PROCID": "3", "STEP_ID": "0"}.items():
         environment.setenv(f"SLURM_{name}", value)
-    assert shared_run_folder("runs/nano/2026-11-24_20-00-00") == "runs/nano/slurm_4711"
+    assert slurm_folder(Path("runs/nano")) == Path("runs/nano/slurm_4711")
     assert devices_and_nodes() == (4, 2)
     assert not is_rank_zero()
     environment.setenv("SLURM_STEP_ID", "2")
-    assert shared_run_folder("runs/nano/2026-11-24_20-00-00") == "runs/nano/slurm_4711_step2"
+    assert slurm_folder(Path("runs/nano")) == Path("runs/nano/slurm_4711_step2")
     environment.setenv("SLURM_JOB_NAME", "interactive")
-    assert shared_run_folder("runs/nano/now") == "runs/nano/now"
+    assert slurm_folder(Path("runs/nano")) is None
 
 
 def test_a_second_node_of_lightnings_launcher_is_sent_to_torchrun(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("NODE_RANK", "1")
     with pytest.raises(UserError, match="several nodes need torchrun or SLURM"):
-        shared_run_folder("runs/nano/now")
+        agreed_folder(lambda: Path("runs/nano/now"))
 
 
 @pytest.mark.slow
@@ -85,4 +86,4 @@ def test_runs_of_two_processes_one_after_the_other_leave_one_folder_each(tmp_pat
     for run in ("0", "1"):
         names = {path.name for path in (sweep / run).iterdir()}
         assert {name for name in names if name.endswith(".log")} == {"train.log"}
-        assert {".hydra", "config.yaml", "metrics.json", "model"} <= names
+        assert {"config.yaml", "metrics.json", "model"} <= names

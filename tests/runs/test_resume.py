@@ -50,6 +50,31 @@ def test_auto_takes_the_newest_run_of_this_configuration_with_a_whole_checkpoint
     assert f"passed over '{tmp_path / 'broken' / 'checkpoints' / 'last.ckpt'}'" in caplog.text
 
 
+def test_auto_names_the_nearest_run_that_differs_and_passes_over_unreadable_ones(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_run(tmp_path / "near", composed("model=nano", "data=shapes", "recipe.weight_decay=0.5"))
+    make_run(tmp_path / "far", composed("model=r18vd", "data=shapes"))
+    for name, content in {"empty": "", "broken": "a: [", "list": "[1]"}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(content)
+    assert run_to_resume("auto", tmp_path, composed("model=nano", "data=shapes")) is None
+    assert f"'{tmp_path / 'near'}' differs in recipe.weight_decay (0.5 there, 0.0001 here)" in caplog.text
+    assert all(f"passed over '{tmp_path / name}'" in caplog.text for name in ("empty", "broken", "list"))
+
+
+def test_auto_takes_a_run_from_before_a_key_was_added_unless_the_command_line_gives_that_key(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", composed("model=nano", "data=shapes"))
+    content = OmegaConf.load(run / "config.yaml")
+    del content.data["repeat_threshold"]
+    OmegaConf.save(content, run / "config.yaml")
+    assert run_to_resume("auto", tmp_path, composed("model=nano", "data=shapes")) == run
+    given = ["model=nano", "data=shapes", "data.repeat_threshold=0.1"]
+    assert run_to_resume("auto", tmp_path, composed(*given), given) is None
+    added = ["model=nano", "data=shapes", "+augment.transforms.blur._target_=albumentations.Blur"]
+    assert run_to_resume("auto", tmp_path, composed(*added), added) is None
+
+
 def test_auto_starts_afresh_where_there_is_nothing_and_a_requeued_job_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,9 +16,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """One batch of B samples of equal size; boxes become cxcywh.
 
     The images are ``[B, 3, H, W]`` and channels-last in memory: that is how they were decoded, and what the model
-    computes with, so that no byte is moved for the layout.
+    computes with, so that no byte is moved for the layout. A rank without an image to evaluate on gets an empty batch.
     """
-    images = torch.from_numpy(np.stack([sample.image for sample in samples]))
+    images = torch.from_numpy(np.stack([s.image for s in samples]) if samples else np.zeros((0, 1, 1, 3), np.uint8))
     targets = Targets.from_list(
         [
             {

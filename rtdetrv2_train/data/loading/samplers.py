@@ -221,12 +221,13 @@ class EvalBatchSampler(Sampler[list[SampleRequest]]):
         self.image_size = image_size
 
     def __iter__(self) -> Iterator[list[SampleRequest]]:
-        for first in range(0, len(self.indices), self.batch_size):
+        for batch in range(len(self)):
+            first = batch * self.batch_size
             yield [SampleRequest(index, 0, *self.image_size) for index in self.indices[first : first + self.batch_size]]
 
     def __len__(self) -> int:
-        """Number of batches of this rank."""
-        return -(-len(self.indices) // self.batch_size)
+        """Number of batches of this rank; with fewer images than ranks one that is empty."""
+        return max(1, -(-len(self.indices) // self.batch_size))
 
 
 def scaled_size(image_size: tuple[int, int], scale: int) -> tuple[int, int]:

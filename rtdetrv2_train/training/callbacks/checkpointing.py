@@ -13,12 +13,13 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from rtdetrv2_train.errors import STOPPED_STATUS, Stopped
+from rtdetrv2_train.errors import STOPPED_STATUS, Stopped, UserError
 from rtdetrv2_train.training.agreement import Agreement
 from rtdetrv2_train.training.callbacks.preemption import PreemptionSignals, requeue_slurm_job
 
 log = logging.getLogger(__name__)
 
+_PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 _NOTHING, _SAVE, _STOP = 0, 1, 2  # what a rank may ask for after a step; the maximum over ranks wins
 
 
@@ -28,6 +29,8 @@ class Checkpointing(ModelCheckpoint):
     Lightning writes ``last.ckpt`` only together with a best epoch. If ``max_steps`` ends the run within an epoch,
     Lightning writes it after closing the epoch, so that a resumed run would miss the epoch's other batches.
 
+    ``best.ckpt`` is the latest of the best epochs. Where an epoch's AP cannot be measured, it is that epoch.
+
     On SIGTERM or Ctrl-C a run finishes its step or its validation, writes ``last.ckpt`` and ends with `Stopped`. A
     second Ctrl-C ends it at once.
 
@@ -35,12 +38,19 @@ class Checkpointing(ModelCheckpoint):
         last_every_minutes: minutes between two ``last.ckpt`` within an epoch; None: only after each epoch.
         last_every_steps: the same in optimizer steps.
         settings: arguments of `ModelCheckpoint`.
+
+    Raises:
+        UserError: if checkpoints shall hold weights alone: those would be of the last step, not the EMA.
     """
 
     def __init__(
         self, last_every_minutes: float | None = None, last_every_steps: int | None = None, **settings: Any
     ) -> None:
         super().__init__(**settings)
+        if self.save_weights_only:
+            raise UserError(
+                "callbacks.checkpoint.save_weights_only leaves out the EMA: drop it; model/ has the weights alone"
+            )
         self.last_every_minutes = last_every_minutes
         self.last_every_steps = last_every_steps
         self._last_at_step = -1
@@ -66,12 +76,12 @@ class Checkpointing(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write ``last.ckpt`` if it is due, if the run was told to stop, or if it ends within an epoch."""
+        """Write ``last.ckpt`` if it is due, if the run was told to stop, or if steps or time end within an epoch."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # on_train_epoch_end follows, or gradient accumulation is not complete
         wanted = self._agreement.ask(self._wanted(trainer), pl_module.device)
-        if wanted or trainer.global_step == trainer.max_steps:
+        if wanted or trainer.fit_loop.epoch_loop.done:
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
         if wanted == _STOP:
             self._stop(trainer)
@@ -87,6 +97,29 @@ class Checkpointing(ModelCheckpoint):
         """Restore the earlier signal handlers."""
         self._signals.leave()
         super().on_train_end(trainer, pl_module)
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        """Whether this epoch is among the best, as Lightning asks; of equal ones the later counts."""
+        if super().check_monitor_top_k(trainer, current):
+            return True
+        best = self.best_k_models.get(self.kth_best_model_path)
+        return current is not None and best is not None and bool((current == best) | current.isnan())
+
+    def state_dict(self) -> dict[str, Any]:
+        """As Lightning's, with paths relative to the folder of checkpoints, which may be moved."""
+        state = super().state_dict() | {"dirpath": "."}
+        for name in _PATHS:
+            state[name] = Path(state[name]).name if state[name] else ""
+        return state | {"best_k_models": {Path(path).name: score for path, score in self.best_k_models.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As Lightning's, with the paths that :meth:`state_dict` has made relative."""
+        folder = Path(str(self.dirpath))
+        state = state_dict | {"dirpath": self.dirpath}
+        for name in _PATHS:
+            state[name] = str(folder / state[name]) if state[name] else ""
+        models = {str(folder / name): score for name, score in state["best_k_models"].items()}
+        super().load_state_dict(state | {"best_k_models": models})
 
     def _wanted(self, trainer: Trainer) -> int:
         if self._signals.received is not None:

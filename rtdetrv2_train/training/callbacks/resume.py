@@ -1,4 +1,4 @@
-"""Resume with another number of devices, another batch size or other learning rates than the checkpoint's."""
+"""Resume with another number of devices, batch size, length or learning rate than the checkpoint's."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from lightning.pytorch.callbacks import Callback
 
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.training.batch_size import BatchSize
+from rtdetrv2_train.training.module import DetectionModule
 
 log = logging.getLogger(__name__)
 
-_KEY = "batch_size"
+_BATCH_SIZE, _TOTAL_STEPS = "batch_size", "total_steps"
 
 
 class ResumeAdjustments(Callback):
@@ -23,26 +24,39 @@ class ResumeAdjustments(Callback):
 
     Another number of devices or another gradient accumulation changes nothing, even within an epoch, if the total batch
     size stays. Another total batch size is possible from the end of an epoch; the learning-rate schedule continues at
-    that epoch. Learning rates are those of the configuration, not those of the checkpoint.
+    that epoch. Learning rates are those of the configuration, not those of the checkpoint. In a run of another length
+    they follow the schedule of the new length from the next step on.
     """
 
     def __init__(self) -> None:
         self._other_steps = False
+        self._steps_before: int | None = None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Store the batch size and its split in the checkpoint."""
-        checkpoint[_KEY] = asdict(BatchSize.of(trainer))
+        """Store the batch size and its split, and the length of the run, in the checkpoint."""
+        assert isinstance(pl_module, DetectionModule)
+        checkpoint[_BATCH_SIZE] = asdict(BatchSize.of(trainer))
+        checkpoint[_TOTAL_STEPS] = pl_module.schedule.total_steps
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Compare the checkpoint's batch size with that of this run.
+        """Compare the checkpoint's batch size and length with those of this run.
 
         Raises:
-            UserError: if the checkpoint is from the middle of an epoch, and the total batch size has changed.
+            UserError: if the run would be over already, or the checkpoint is from the middle of an epoch and the total
+                batch size has changed.
         """
-        if _KEY not in checkpoint:
+        checkpoint["callbacks"].pop("Timer", None)  # trainer.max_time counts from each start
+        loops = checkpoint["loops"]["fit_loop"]
+        epochs, most = loops["epoch_progress"]["current"]["processed"], trainer.max_epochs
+        if most is not None and 0 <= most < epochs:
+            raise UserError(
+                f"the run has done {epochs} epochs, more than trainer.max_epochs={most}: give {epochs} or more"
+            )
+        if _BATCH_SIZE not in checkpoint:
             return
-        before, now = BatchSize(**checkpoint[_KEY]), BatchSize.of(trainer)
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        before, now = BatchSize(**checkpoint[_BATCH_SIZE]), BatchSize.of(trainer)
+        progress = loops["epoch_loop.batch_progress"]
+        self._steps_before = checkpoint[_TOTAL_STEPS]
         if before == now:
             return
         if trainer.is_global_zero:
@@ -61,23 +75,32 @@ class ResumeAdjustments(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set learning rates and their schedule to those of the configuration."""
+        if self._steps_before is None:
+            return
+        assert isinstance(pl_module, DetectionModule)
+        total_steps = pl_module.schedule.total_steps
         for config in trainer.lr_scheduler_configs:
             scheduler: Any = config.scheduler
             if self._other_steps:
                 batches = int(trainer.num_training_batches)
                 scheduler.last_epoch = trainer.current_epoch * ceil(batches / trainer.accumulate_grad_batches)
-            configured: list[float] = pl_module.learning_rates  # type: ignore[assignment]
-            if not self._other_steps and scheduler.base_lrs == configured:
-                continue
+            configured = pl_module.learning_rates
             if trainer.is_global_zero and scheduler.base_lrs != configured:
                 log.warning(
                     "resuming with learning rates up to %g instead of %g", max(configured), max(scheduler.base_lrs)
                 )
             scheduler.base_lrs = list(configured)
+            before = scheduler.optimizer.param_groups[0]["lr"]
             groups = scheduler.optimizer.param_groups
             for group, rate, share in zip(groups, configured, scheduler.lr_lambdas, strict=True):
                 group["initial_lr"] = rate
                 group["lr"] = rate * share(scheduler.last_epoch)
+            if trainer.is_global_zero and total_steps != self._steps_before:
+                log.warning(
+                    "the run has %d steps now instead of %d: its schedule is laid anew over them, and the learning "
+                    "rate goes from %.3g to %.3g",
+                    total_steps, self._steps_before, before, groups[0]["lr"],
+                )  # fmt: skip
 
 
 def _recount_batches(progress: dict[str, Any], accumulated_before: int, accumulated_now: int) -> None:
