@@ -52,6 +52,7 @@ def quiet_libraries() -> None:
         ".*smaller than the logging interval",
         ".*does not have many workers",
         ".*your dataloader is not resumable",  # the data module is
+        "Checkpoint directory .* exists",
     ):
         warnings.filterwarnings("ignore", message=f".*{message}")
 

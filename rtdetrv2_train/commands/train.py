@@ -31,7 +31,7 @@ from rtdetrv2_train.data.loading.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.analysis.advice import worst_classes
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
-from rtdetrv2_train.evaluation.metrics import CocoMetrics
+from rtdetrv2_train.evaluation.metrics import NOTHING_TO_MEASURE, CocoMetrics
 from rtdetrv2_train.evaluation.tables import print_advice
 from rtdetrv2_train.model.compilation import compile_convolutions
 from rtdetrv2_train.model.detector import RTDETRv2
@@ -51,6 +51,11 @@ from rtdetrv2_train.training.recipe import AUTO
 log = logging.getLogger(__name__)
 
 SECTIONS_OF_A_RUN = ("model", "data", "augment", "recipe", "trainer", "logger", "callbacks", "name", "seed")
+
+_WHY_LAST = {
+    NOTHING_TO_MEASURE: ", the last weights, as no AP could be measured",
+    0.0: ", the last weights, as AP was 0 throughout",
+}
 
 
 @dataclass(frozen=True)
@@ -207,7 +212,7 @@ def _finish(trainer: Trainer, module: DetectionModule, data: CocoDataModule, con
     )
     print_advice(worst_classes(analysis))
     log_hyperparameters(trainer.loggers, config, module.metrics)
-    _print_paths(folder, best)
+    _print_paths(folder, best, module.metrics.AP)
     return TrainedRun(folder, module.metrics)
 
 
@@ -225,12 +230,14 @@ def _facts(config: DictConfig, data: CocoDataModule) -> dict[str, str]:
     }
 
 
-def _print_paths(folder: Path, best: str) -> None:
+def _print_paths(folder: Path, best: str, ap: float) -> None:
     """Print the paths that matter."""
     here = os.path.relpath(folder)
     lines = {
         "run": here,
-        "best checkpoint": os.path.relpath(best) if best else "none, these are the last weights",
+        "best checkpoint": os.path.relpath(best) + _WHY_LAST.get(ap, "")
+        if best
+        else "none, these are the last weights",
         "model": f"{here}/{MODEL_FOLDER}",
         "report": f"{here}/{REPORT_FILE}",
         "pictures": f"{here}/{PICTURES_FILE}",

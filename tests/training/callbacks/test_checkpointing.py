@@ -41,12 +41,14 @@ class Line(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.05)
 
 
-def fit(module: Line, folder: Path, resume: Path | None = None, accumulate: int = 1, **settings: Any) -> Trainer:
+def fit(
+    module: Line, folder: Path, resume: Path | None = None, accumulate: int = 1, epochs: int = 2, **settings: Any
+) -> Trainer:
     checkpoint = Checkpointing(
         dirpath=folder / "checkpoints", filename="best", save_last=True, enable_version_counter=False, **settings
     )
     trainer = Trainer(
-        max_epochs=2, accelerator="cpu", callbacks=[checkpoint], plugins=[AtomicCheckpointIO()], logger=False,
+        max_epochs=epochs, accelerator="cpu", callbacks=[checkpoint], plugins=[AtomicCheckpointIO()], logger=False,
         enable_progress_bar=False, enable_model_summary=False, accumulate_grad_batches=accumulate,
     )  # fmt: skip
     # the same batch each time, as this data loader cannot resume
@@ -114,6 +116,40 @@ def test_a_damaged_last_checkpoint_never_replaces_the_intact_previous_one(tmp_pa
         fit(_Failing(at=5), tmp_path, resume=previous, last_every_steps=2)
     assert torch.load(last, weights_only=True)["global_step"] == 4
     assert torch.load(previous, weights_only=True)["global_step"] == 2
+
+
+class _Measured(Line):
+    """Has the AP of a list after each epoch."""
+
+    def __init__(self, aps: list[float]) -> None:
+        super().__init__()
+        self.aps = aps
+
+    def on_train_epoch_end(self) -> None:
+        self.log("val/AP", torch.tensor(self.aps[self.trainer.current_epoch]))
+
+
+def best_step(folder: Path) -> int:
+    return torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["global_step"]
+
+
+@pytest.mark.parametrize(
+    ("aps", "step"), [([0.0, 0.0], 16), ([-1.0, -1.0], 16), ([0.5, 0.5], 16), ([0.5, 0.4], 8), ([0.4, 0.5], 16)]
+)
+def test_of_equal_epochs_the_later_one_is_the_best(tmp_path: Path, aps: list[float], step: int) -> None:
+    fit(_Measured(aps), tmp_path, monitor="val/AP", mode="max")
+    assert best_step(tmp_path) == step
+
+
+def test_the_best_epoch_is_known_after_the_folder_has_moved(tmp_path: Path) -> None:
+    fit(_Measured([0.5, 0.4]), tmp_path / "before", monitor="val/AP", mode="max", epochs=1)
+    last = torch.load(tmp_path / "before" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert str(tmp_path) not in str(last["callbacks"])
+    after = (tmp_path / "before").rename(tmp_path / "after")
+    trainer = fit(_Measured([0.5, 0.4]), after, after / "checkpoints" / "last.ckpt", monitor="val/AP", mode="max")
+    assert best_step(after) == 8
+    assert trainer.checkpoint_callback.best_model_path == str(after / "checkpoints" / "best.ckpt")
+    assert trainer.checkpoint_callback.best_model_score == 0.5
 
 
 class _Failing(Line):

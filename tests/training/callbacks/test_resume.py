@@ -100,6 +100,15 @@ def test_within_an_epoch_another_total_batch_size_is_refused_with_the_way_out(tm
         fit(tmp_path, batch_size=2, resume=True)
 
 
+def test_an_extended_run_follows_the_schedule_of_its_new_length_from_the_first_step(
+    straight: Observed, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fit(tmp_path, batch_size=4, max_epochs=2)
+    resumed = fit(tmp_path, batch_size=4, resume=True)
+    assert "the run has 12 steps now instead of 6: its schedule is laid anew over them" in caplog.text
+    assert [entry[1:] for entry in resumed.seen] == [entry[1:] for entry in straight.seen[6:]]
+
+
 @pytest.mark.slow
 def test_learning_rates_are_those_of_the_configuration(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fit(tmp_path, batch_size=4, max_epochs=2)
