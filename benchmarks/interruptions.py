@@ -2,7 +2,8 @@
 
 Each run is the command ``python train.py ... resume=auto``, repeated after each fault until the run is complete. Faults
 are ``kill -9`` of all ranks, of all ranks while a checkpoint is being written, and of one rank; preemption by SIGTERM;
-Ctrl-C; a damaged last.ckpt; and a full disk, which is a small tmpfs that only root can mount.
+Ctrl-C; a damaged last.ckpt; and a full disk, which is a small tmpfs that only root can mount. After every fourth fault
+the run's folder is moved before it is resumed.
 """
 
 from __future__ import annotations
@@ -167,6 +168,12 @@ def damage(folder: Path, draw: random.Random) -> None:
         path.write_bytes(content)
 
 
+def move(folder: Path, number: int) -> None:
+    """Give the folder of a run another name, as somebody who tidies up between two starts."""
+    for run in (folder / CHECKPOINTS).parent.parent.glob("*"):
+        run.rename(run.with_name(f"moved_{number}"))
+
+
 def final_state(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of last.ckpt of the newest run: weights, EMA, moments of the optimizer."""
     path = max(folder.glob(f"{CHECKPOINTS}/last.ckpt"), key=lambda path: path.stat().st_mtime)
@@ -240,7 +247,11 @@ def campaign(
             tallies[kind].injected += 1
             tallies[kind].seconds.append(outcome[0])
             tallies[kind].statuses.add(outcome[1])
-            print(f"{injected:3} {kind:24} ended after {outcome[0]:4.1f} s with status {outcome[1]}", flush=True)
+            moved = injected % 4 == 0
+            if moved:
+                move(run_folder, injected)
+            what = f"ended after {outcome[0]:4.1f} s with status {outcome[1]}{', moved' if moved else ''}"
+            print(f"{injected:3} {kind:24} {what}", flush=True)
         status = launch(run_folder, arguments.world_size, data).process.wait()
         difference = largest_difference(final_state(run_folder), expected) if status == 0 else float("inf")
         differences.append(difference)

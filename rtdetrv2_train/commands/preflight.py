@@ -30,6 +30,6 @@ def check_paths(config: DictConfig) -> None:
     if data is None or (source and (source == "auto" or run_folder_of(newest_run(source)))):  # a run brings its data
         return
     if data._target_.endswith(".CocoDataModule"):
-        parts = ("val",) if "checkpoint" in config else ("train", "val")
-        paths = [data.get(part, {}).get(key) for part in parts for key in ("annotations", "images")]
+        parts = ("val",) if "checkpoint" in config and data.get("val") else ("train", "val")
+        paths = [(data.get(part) or {}).get(key) for part in parts for key in ("annotations", "images")]
         check_data_paths(data.root, [path for path in paths if path])

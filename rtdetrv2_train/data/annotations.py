@@ -114,6 +114,48 @@ class AnnotationTable:
         """File of image number ``index``."""
         return self.image_folder / str(self.file_names[index])
 
+    def subset(self, images: NDArray[np.int64]) -> AnnotationTable:
+        """The table of some of the images.
+
+        Args:
+            images: their positions, ascending.
+        """
+        position = np.full(len(self), -1)
+        position[images] = np.arange(len(images))
+        counts = np.diff(self.offsets)
+        boxes, raw = (position >= 0).repeat(counts), position[self.raw_images] >= 0
+        return replace(
+            self,
+            image_ids=self.image_ids[images],
+            file_names=self.file_names[images],
+            heights=self.heights[images],
+            widths=self.widths[images],
+            offsets=np.concatenate([[0], np.cumsum(counts[images])]),
+            boxes=self.boxes[boxes],
+            labels=self.labels[boxes],
+            raw_images=position[self.raw_images[raw]],
+            raw_labels=self.raw_labels[raw],
+            raw_boxes=self.raw_boxes[raw],
+            raw_areas=self.raw_areas[raw],
+            raw_crowd=self.raw_crowd[raw],
+            index=None,
+        )
+
+    def split(self, share: float) -> tuple[AnnotationTable, AnnotationTable]:
+        """Two tables: most images, and a share that is held out, drawn in the same way every time.
+
+        Args:
+            share: of the images, at least one.
+
+        Raises:
+            UserError: if there is only one image.
+        """
+        if len(self) < 2:
+            raise UserError(f"'{self.annotation_file}' has one image: it cannot be split, so give data.val")
+        held_out = np.zeros(len(self), dtype=bool)
+        held_out[np.random.default_rng(0).permutation(len(self))[: max(1, round(share * len(self)))]] = True
+        return self.subset(np.flatnonzero(~held_out)), self.subset(np.flatnonzero(held_out))
+
     def relabelled(self, reference: AnnotationTable) -> AnnotationTable:
         """The same annotations with the classes and labels of another table, matched by category id.
 

@@ -22,5 +22,5 @@ def check_data_paths(root: str | Path, paths: Iterable[str | Path]) -> None:
         if not (Path(root) / path).exists():
             raise UserError(
                 f"no data set at '{root}': '{path}' is missing. Put COCO there as datasets/README.md says, or point "
-                "data.root, data.train and data.val at your own set"
+                "data.root, data.train and data.val at your own set (data.val=null holds out a tenth of data.train)"
             )

@@ -16,7 +16,8 @@ from rtdetrv2_train.runs.folder import CONFIG_FILE, config_folder
 from rtdetrv2_train.runs.trusted_classes import check_classes
 
 _GROUPS = ("model", "data", "augment", "recipe", "trainer", "logger", "callbacks", "experiment")
-_COLLECTIONS = ("callbacks", "logger", "augment.transforms", "augment.schedule", "model.parameter_rules")
+# Where a missing key may have been left out on purpose; what is built from them has defaults of its own.
+_COLLECTIONS = ("callbacks", "logger", "data", "augment.transforms", "augment.schedule", "model.parameter_rules")
 _AS_SAVED = ("model.architecture",)  # the defaults are those of another model
 
 

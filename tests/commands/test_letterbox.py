@@ -129,8 +129,8 @@ def test_evaluation_scores_a_perfect_model_as_perfect(letterbox: bool, tmp_path:
     root = write_coco(tmp_path / "set", 12, (200, 520))
     paths = {"images": "images", "annotations": "annotations.json"}
     data = CocoDataModule(
-        root, paths, paths, [288, 320], {}, {}, 1, 1, batch_size=2, eval_batch_size=5, num_workers=0,
-        letterbox=letterbox,
+        root, paths, paths, image_size=[288, 320], transforms={}, schedule={}, reference_epochs=1, max_epochs=1,
+        batch_size=2, eval_batch_size=5, num_workers=0, letterbox=letterbox,
     )  # fmt: skip
     data.load()
     evaluator = CocoEvaluator(data.val_annotations.ground_truth(), data.category_ids)

@@ -115,6 +115,16 @@ def test_training_works_without_callbacks_and_loggers(small_set: Path, tmp_path:
     assert not {"callbacks", "logger"} & set(OmegaConf.load(run / "config.yaml"))
 
 
+@pytest.mark.parametrize("without", ["data.val=null", "~data.val"])
+def test_training_and_evaluation_work_without_a_validation_set(small_set: Path, tmp_path: Path, without: str) -> None:
+    run = tmp_path / "run"
+    of_training = [override for override in of_set(small_set) if ".val." not in override]
+    out = run_command("train", *QUICK, *WITHOUT_PICTURES, *of_training, without, f"run_folder={run}")
+    assert "1 of the images are held out, 5 to train on" in out
+    run_command("eval", f"run={run}", "trainer=cpu", f"run_folder={tmp_path / 'eval'}")
+    assert (tmp_path / "eval" / "metrics.json").read_text() == (run / "metrics.json").read_text()
+
+
 def test_a_run_that_cannot_be_measured_keeps_its_last_weights(small_set: Path, tmp_path: Path) -> None:
     content = json.loads((small_set / "annotations.json").read_text()) | {"annotations": []}
     (small_set / "none.json").write_text(json.dumps(content))

@@ -28,8 +28,9 @@ def resumed(folder: Path, *overrides: str) -> DictConfig:
 
 
 def test_what_was_left_out_on_the_command_line_stays_out(tmp_path: Path) -> None:
-    run = saved_run(tmp_path / "run", "model=nano", "~callbacks.pictures", "~augment.transforms.flip")
+    run = saved_run(tmp_path / "run", "model=nano", "~callbacks.pictures", "~augment.transforms.flip", "~data.val")
     config = resumed(run)
+    assert "val" not in config.data
     assert "pictures" not in config.callbacks
     assert "flip" not in config.augment.transforms
     assert "history" in config.callbacks
@@ -75,10 +76,10 @@ def test_a_key_that_was_given_by_hand_does_not_follow_and_is_named(tmp_path: Pat
 def test_keys_that_were_added_since_have_their_defaults(tmp_path: Path) -> None:
     run = saved_run(tmp_path / "run", "model=nano", "recipe.weight_decay=0.5")
     content = OmegaConf.load(run / "config.yaml")
-    del content.recipe["betas"], content.data["cache"], content.callbacks.nan_guard["max_skipped_steps"]
+    del content.recipe["betas"], content.trainer["deterministic"], content.callbacks.nan_guard["max_skipped_steps"]
     OmegaConf.save(content, run / "config.yaml")
     config = resumed(run)
-    assert (config.recipe.betas, config.data.cache, config.recipe.weight_decay) == ([0.9, 0.999], None, 0.5)
+    assert (config.recipe.betas, config.trainer.deterministic, config.recipe.weight_decay) == ([0.9, 0.999], False, 0.5)
     assert config.callbacks.nan_guard.max_skipped_steps == 10
 
 

@@ -31,6 +31,8 @@ from rtdetrv2_train.system.resources import available_shared_memory
 
 logger = logging.getLogger(__name__)
 
+_HELD_OUT = 0.1  # share of the images, where there is no validation set
+
 
 class CocoDataModule(LightningDataModule):
     """Training and validation batches of a data set in COCO's format.
@@ -41,7 +43,7 @@ class CocoDataModule(LightningDataModule):
     Args:
         root: folder that the other paths are relative to.
         train: ``images`` (folder) and ``annotations`` (file) to train on.
-        val: the same to evaluate on.
+        val: the same to evaluate on; None: a tenth of the images of ``train``, which are not trained on.
         image_size: (height, width) of samples, multiples of 32.
         multiscale: sizes that each training batch's size is drawn from, for images of 640 (see `TrainBatchSampler`);
             None or empty for ``image_size`` always.
@@ -68,7 +70,8 @@ class CocoDataModule(LightningDataModule):
         self,
         root: str | Path,
         train: Mapping[str, str],
-        val: Mapping[str, str],
+        val: Mapping[str, str] | None = None,
+        *,
         image_size: Sequence[int],
         transforms: Mapping[str, Transform | None],
         schedule: Mapping[str, Mapping[str, int | None] | None],
@@ -87,7 +90,7 @@ class CocoDataModule(LightningDataModule):
         super().__init__()
         self.root = Path(root)
         self.train_paths = _paths("train", train)
-        self.val_paths = _paths("val", val)
+        self.val_paths = _paths("val", val) if val else None
         self.image_size = _checked_size(image_size)
         self.multiscale = [_whole("multiscale", scale, SIZE_STEP) for scale in multiscale or ()]
         if not isinstance(letterbox, bool):
@@ -110,6 +113,7 @@ class CocoDataModule(LightningDataModule):
         self.cache = cache
         self._datasets: list[DetectionDataset] = []
         self._done = (0, 0)  # epoch, and batches of it, that a resumed run has seen
+        self._is_for_evaluation = False
         self._train_annotations: AnnotationTable | None = None
         self._val_annotations: AnnotationTable | None = None
 
@@ -119,11 +123,12 @@ class CocoDataModule(LightningDataModule):
         Raises:
             UserError: if one is not; the message names it.
         """
-        check_data_paths(self.root, [*self.train_paths.values(), *self.val_paths.values()])
+        check_data_paths(self.root, [*self.train_paths.values(), *(self.val_paths or {}).values()])
 
     def leave_out_training_set(self) -> None:
         """Use no training set: classes are those of the validation set. Call it before anything is read."""
-        self.train_paths = self.val_paths
+        self._is_for_evaluation = True
+        self.train_paths = self.val_paths or self.train_paths
 
     def load(self) -> None:
         """Read the annotations, unless that has been done. Needs no trainer.
@@ -135,9 +140,12 @@ class CocoDataModule(LightningDataModule):
             return
         self.prepare_data()
         train = self._read(self.train_paths)
-        same = self.train_paths == self.val_paths
-        self._val_annotations = train if same else self._read(self.val_paths).relabelled(train)
-        self._train_annotations = train
+        if self.val_paths is None:
+            train, val = train.split(_HELD_OUT)
+            logger.info("data.val is not set: %d of the images are held out, %d to train on", len(val), len(train))
+        else:
+            val = train if self.train_paths == self.val_paths else self._read(self.val_paths).relabelled(train)
+        self._train_annotations, self._val_annotations = val if self._is_for_evaluation else train, val
 
     def setup(self, stage: str | None = None) -> None:
         """Read the annotations, unless that has been done."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import albumentations as A
 import hydra
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -49,6 +50,34 @@ def root(make_set: Any, tmp_path: Path) -> Path:
     make_set(6, name="train")
     make_set(3, name="val")
     return tmp_path
+
+
+def test_without_a_validation_set_the_same_tenth_of_the_images_is_held_out_every_time(
+    make_set: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_set(20, name="train")
+    with caplog.at_level("INFO"):
+        first = build(tmp_path, val=None)
+        train, val = first.train_annotations, first.val_annotations
+    assert "data.val is not set: 2 of the images are held out, 18 to train on" in caplog.text
+    assert not set(train.file_names) & set(val.file_names)
+    whole = build(tmp_path, val={"images": "train", "annotations": "train.json"}).val_annotations
+    for part in (train, val):
+        for index, name in enumerate(part.file_names):
+            there = whole.file_names.tolist().index(name)
+            assert all(np.array_equal(a, b) for a, b in zip(part.targets(index), whole.targets(there), strict=True))
+            mine, theirs = part.raw_boxes[part.raw_images == index], whole.raw_boxes[whole.raw_images == there]
+            assert np.array_equal(mine, theirs)
+    for_evaluation = build(tmp_path, val=None, seed=5)
+    for_evaluation.leave_out_training_set()
+    assert for_evaluation.val_annotations.file_names.tolist() == val.file_names.tolist()
+    assert for_evaluation.train_annotations is for_evaluation.val_annotations
+
+
+def test_one_image_cannot_be_split(make_set: Any, tmp_path: Path) -> None:
+    make_set(1, name="train")
+    with pytest.raises(UserError, match=r"train\.json' has one image"):
+        build(tmp_path, val=None).load()
 
 
 def test_classes_are_known_without_a_trainer(root: Path) -> None:

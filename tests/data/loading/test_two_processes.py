@@ -48,7 +48,8 @@ class Stream(LightningModule):
 paths = {"images": "set", "annotations": "set.json"}
 moves = {"photometric": PhotometricDistortion(), "zoom_out": ZoomOut(), "iou_crop": IoUCrop(), "flip": HorizontalFlip()}
 data = CocoDataModule(
-    root, paths, paths, [64, 64], moves, {"zoom_out": {"stop": 1}}, 2, 2, batch_size=4 // processes,
+    root, paths, paths, image_size=[64, 64], transforms=moves, schedule={"zoom_out": {"stop": 1}},
+    reference_epochs=2, max_epochs=2, batch_size=4 // processes,
     eval_batch_size=2, multiscale=[320, 640, 960], num_workers=workers, seed=7,
 )
 Trainer(

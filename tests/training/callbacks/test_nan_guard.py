@@ -46,7 +46,10 @@ def fit(folder: Path, change: Change | None, max_skipped_steps: int = 1, **setti
     config = composed("model=nano", "data=shapes")
     paths = {"images": "images", "annotations": "annotations.json"}
     root = folder / "set" if (folder / "set").exists() else write_coco(folder / "set")
-    data = CocoDataModule(root, paths, paths, [64, 64], {}, {}, 1, 1, batch_size=2, eval_batch_size=2, num_workers=0)
+    data = CocoDataModule(
+        root, paths, paths, image_size=[64, 64], transforms={}, schedule={}, reference_epochs=1, max_epochs=1,
+        batch_size=2, eval_batch_size=2, num_workers=0,
+    )  # fmt: skip
     data.load()
     module = Disturbed(
         model=build_model("nano", num_classes=2),

@@ -45,7 +45,10 @@ def fit(
     config = composed("model=nano", "data=shapes")
     paths = {"images": "images", "annotations": "annotations.json"}
     root = folder / "set" if (folder / "set").exists() else write_coco(folder / "set")
-    data = CocoDataModule(root, paths, paths, [64, 64], {}, {}, 4, 4, batch_size, eval_batch_size=2, num_workers=0)
+    data = CocoDataModule(
+        root, paths, paths, image_size=[64, 64], transforms={}, schedule={}, reference_epochs=4, max_epochs=4,
+        batch_size=batch_size, eval_batch_size=2, num_workers=0,
+    )  # fmt: skip
     data.load()
     module = Observed(
         model=build_model("nano", num_classes=2),
