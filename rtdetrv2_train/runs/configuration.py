@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.files import save_text
+from rtdetrv2_train.runs.configuration_errors import explain, user_error_within
 from rtdetrv2_train.runs.folder import CONFIG_FILE, config_folder
 from rtdetrv2_train.runs.processes import is_rank_zero, shared_run_folder
 from rtdetrv2_train.runs.trusted_classes import check_classes
@@ -42,13 +45,20 @@ def composed(name: str, overrides: Sequence[str]) -> Iterator[DictConfig]:
     Args:
         name: of the command, such as ``train``.
         overrides: as on the command line.
+
+    Raises:
+        UserError: if a key or a choice does not exist.
     """
     from hydra import compose
     from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
 
     register_resolvers()
     with own_hydra():
-        config = compose(name, overrides=list(overrides), return_hydra_config=True)
+        try:
+            config = compose(name, overrides=list(overrides), return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise user_error_within(error) or UserError(explain(error, config_folder(), name)) from error
         with _unlocked(config.hydra):
             config.hydra.runtime.output_dir = config.hydra.run.dir
         HydraConfig.instance().set_config(config)  # a copy, which ${hydra:...} refers to
