@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rtdetrv2_train.checkpoints.loading import LoadReport, load_weights
 from rtdetrv2_train.commands import load_command
+from rtdetrv2_train.commands.preflight import check_settings
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.inference.detector import Detector, Prediction, predict
 from rtdetrv2_train.inference.loading import load_detector
@@ -58,6 +59,7 @@ def train(*overrides: str) -> TrainedRun:
         UserError: if a setting, a path or a file is wrong.
     """
     with composed("train", overrides) as config:
+        check_settings(config, "train")
         return cast("TrainedRun", load_command("train").train(config, overrides))
 
 
@@ -74,6 +76,7 @@ def evaluate(*overrides: str) -> CocoMetrics:
         UserError: if a setting, a path or a file is wrong.
     """
     with composed("eval", overrides) as config:
+        check_settings(config, "eval")
         return cast("CocoMetrics", load_command("evaluate").evaluate(config, overrides))
 
 

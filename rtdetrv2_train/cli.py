@@ -72,7 +72,7 @@ def run(name: str, arguments: Sequence[str] | None = None, program: str | None =
     failed: list[UserError] = []
     try:
         folder = config_folder()
-        task = _task(COMMANDS[name].module, failed)
+        task = _task(name, failed)
         hydra.main(config_path=str(folder), config_name=name, version_base="1.3")(task)()
         for error in failed:
             raise error
@@ -80,7 +80,7 @@ def run(name: str, arguments: Sequence[str] | None = None, program: str | None =
         _stop(str(error))
     except (HydraException, OmegaConfBaseException) as error:  # before OSError, which some of Hydra's are
         cause = user_error_within(error)
-        _stop(str(cause) if cause else explain(error, folder))
+        _stop(str(cause) if cause else explain(error, folder, name))
     except BrokenPipeError:  # of `rtdetrv2 train --help | head`
         sys.stderr.close()
     except OSError as error:
@@ -94,11 +94,11 @@ def run(name: str, arguments: Sequence[str] | None = None, program: str | None =
         _stop(f"another process of this run was lost, its own messages say why; continue with resume= ({error})")
 
 
-def _task(module: str, failed: list[UserError]) -> Callable[[DictConfig], Any]:
-    """What Hydra calls with the composed configuration: a command's ``main``, after a look at the paths it is given.
+def _task(name: str, failed: list[UserError]) -> Callable[[DictConfig], Any]:
+    """What Hydra calls with the composed configuration: a command's ``main``, after a look at the settings it is given.
 
     Args:
-        module: of the command.
+        name: of the command.
         failed: takes the error of a single run, before which Hydra would print lines of its own.
     """
 
@@ -107,14 +107,14 @@ def _task(module: str, failed: list[UserError]) -> Callable[[DictConfig], Any]:
         from hydra.types import RunMode
 
         from rtdetrv2_train.commands import load_command
-        from rtdetrv2_train.commands.preflight import check_paths
+        from rtdetrv2_train.commands.preflight import check_settings
         from rtdetrv2_train.runs.configuration import command_line_overrides
 
         if "run_folder" in config and config.run_folder is None and HydraConfig.get().mode is RunMode.MULTIRUN:
             config.run_folder = HydraConfig.get().runtime.output_dir
         try:
-            check_paths(config)  # takes no time, while the imports below take seconds
-            return load_command(module).main(config, command_line_overrides())
+            check_settings(config, name)  # takes no time, while the imports below take seconds
+            return load_command(COMMANDS[name].module).main(config, command_line_overrides())
         except UserError as error:
             if HydraConfig.get().mode is not RunMode.RUN:
                 raise

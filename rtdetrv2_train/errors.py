@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class UserError(Exception):
@@ -28,3 +29,27 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """``did you mean 'r50vd'? `` for the nearest of some names; nothing if none is near."""
     close = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'? " if close else ""
+
+
+def check_number(
+    name: str, value: Any, least: float, most: float = float("inf"), whole: bool = True, others: Sequence[Any] = ()
+) -> None:
+    """Check that a setting is a number within a range.
+
+    Args:
+        name: of the setting.
+        value: as given.
+        least: the smallest value that is allowed.
+        most: the largest.
+        whole: whether it is a whole number.
+        others: what is allowed besides, for the message.
+
+    Raises:
+        UserError: if it is none.
+    """
+    kinds = int if whole else (int, float)
+    if not isinstance(value, kinds) or isinstance(value, bool) or not least <= value <= most:
+        what = "a whole number" if whole else "a number"
+        limits = f"from {least:g} to {most:g}" if most < float("inf") else f"of {least:g} or more"
+        also = "".join(f", or {'null' if other is None else other}" for other in others)
+        raise UserError(f"{name} is {value!r}: give {what} {limits}{also}")

@@ -220,7 +220,7 @@ def test_what_is_no_image_is_named(nano_folder: Path, tmp_path: Path) -> None:
         detector.predict(tmp_path / "nowhere.jpg")
     with pytest.raises(UserError, match=r"type float32 and shape \[4, 4, 3\] is no image"):
         detector.predict(np.zeros((4, 4, 3), np.float32))  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="threshold=50 must be from 0 to 1"):
+    with pytest.raises(UserError, match="threshold is 50: give a number from 0 to 1"):
         detector.predict(photo(), threshold=50)
 
 

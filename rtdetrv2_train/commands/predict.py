@@ -40,7 +40,7 @@ def predict(config: DictConfig) -> Summary:
     open_source(config.source)  # complains before the model is loaded
     detector = load_detector(
         model,
-        model=config.model,
+        model=config.get("model"),
         num_eval_layers=config.num_eval_layers,
         class_names=config.class_names,
         device=config.device,

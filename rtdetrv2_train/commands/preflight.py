@@ -1,4 +1,4 @@
-"""A look at the paths that a command is given, before anything heavy is imported."""
+"""A look at the keys, values and paths that a command is given, before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -6,10 +6,27 @@ from typing import TYPE_CHECKING, Any
 
 from rtdetrv2_train.checkpoints.sources import check_checkpoint_source
 from rtdetrv2_train.data.paths import check_data_paths
+from rtdetrv2_train.runs.configuration_errors import check_keys
 from rtdetrv2_train.runs.folder import newest_run, run_folder_of
+from rtdetrv2_train.runs.values import check_values
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+
+def check_settings(config: DictConfig, command: str) -> None:
+    """Check everything that takes no time to check; a size given as one number becomes that of a square.
+
+    Args:
+        config: as composed.
+        command: such as ``train``.
+
+    Raises:
+        UserError: if a key is unknown, a value makes no sense, or a path is missing.
+    """
+    check_keys(config, command)
+    check_values(config)
+    check_paths(config)
 
 
 def check_paths(config: DictConfig) -> None:

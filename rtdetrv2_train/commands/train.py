@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from rtdetrv2_train.commands.building import (
     resolved_trainer,
     save_and_print_metrics,
 )
+from rtdetrv2_train.data.augment.schedule import AugmentationSchedule
 from rtdetrv2_train.data.loading.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.analysis.advice import worst_classes
@@ -148,9 +150,7 @@ def _train(trainer: Trainer, config: DictConfig) -> TrainedRun | None:
         enable_gradient_checkpointing(model)
     if config.compile:
         compile_convolutions(model)
-    short = config.recipe.short_run
-    if not pretrained and estimated_steps(config, len(data.train_annotations)) < short.below_steps:
-        data.schedule = data.schedule.stopped_by(short.from_scratch_augmentation_share)
+    data.schedule = _augmentation_schedule(config, data, pretrained)
     module = DetectionModule(
         model=model,
         criterion=build(config.model.criterion),
@@ -178,7 +178,8 @@ def _share_out(trainer: Trainer, config: DictConfig, most: int | None) -> BatchS
 def _announce(config: DictConfig, batch_size: BatchSize) -> None:
     """Three lines of the configuration; all of it is in the run's folder."""
     height, width = config.data.image_size
-    log.info("%s at %d x %d for %d epochs, %s", config.model.name, height, width, config.trainer.max_epochs, batch_size)
+    amount, unit = _length(config)
+    log.info("%s at %d x %d for %d %s, %s", config.model.name, height, width, amount, unit, batch_size)
     log.info("data: %s", config.data.root)
     log.info("run: %s (config.yaml has every setting)", os.path.relpath(config.run_folder))
 
@@ -223,7 +224,7 @@ def _facts(config: DictConfig, data: CocoDataModule) -> dict[str, str]:
         "model": str(config.model.name),
         "trained on": f"{data.train_annotations.annotation_file}: {len(data.train_annotations):,} images, "
         f"{len(data.train_annotations.boxes):,} boxes of {data.num_classes} classes",
-        "epochs": str(config.trainer.max_epochs),
+        _length(config)[1]: str(_length(config)[0]),
         "total batch size": str(config.recipe.total_batch_size),
         "started from": str(config.init_from or config.model.pretrained or "scratch"),
         "seed": str(config.seed),
@@ -270,8 +271,35 @@ def _start_from_weights(model: RTDETRv2, config: DictConfig, data: CocoDataModul
 
 def estimated_steps(config: DictConfig, num_images: int) -> int:
     """Optimizer steps of the run that the configuration describes."""
-    steps = max(num_images // config.recipe.total_batch_size, 1) * config.trainer.max_epochs
+    amount, unit = _length(config)
+    steps = amount * _steps_per_epoch(config, num_images) if unit == "epochs" else amount
     return min(steps, config.trainer.max_steps) if config.trainer.max_steps > 0 else steps
+
+
+def _steps_per_epoch(config: DictConfig, num_images: int) -> int:
+    return max(num_images // config.recipe.total_batch_size, 1)
+
+
+def _length(config: DictConfig) -> tuple[int, str]:
+    """How long the run is, and whether that is in epochs or in steps."""
+    epochs, steps = config.trainer.max_epochs, config.trainer.max_steps
+    return (steps, "steps") if epochs == -1 else (epochs, "epochs")
+
+
+def _augmentation_schedule(config: DictConfig, data: CocoDataModule, pretrained: bool) -> AugmentationSchedule:
+    """The schedule of the data, laid over the length of the run."""
+    schedule, num_images, short = data.schedule, len(data.train_annotations), config.recipe.short_run
+    amount, unit = _length(config)
+    if unit == "steps":
+        schedule = schedule.lasting(math.ceil(amount / _steps_per_epoch(config, num_images)))
+    if pretrained or estimated_steps(config, num_images) >= short.below_steps:
+        return schedule
+    share = short.from_scratch_augmentation_share
+    stopped = schedule.stopped_by(share)
+    if ended := stopped.ends_earlier_than(schedule):
+        key = f"recipe.short_run.from_scratch_augmentation_share={share:g}"
+        log.info("a short run from scratch: %s until %.0f%% of it (%s)", ", ".join(ended), 100 * share, key)
+    return stopped
 
 
 def _attachments(config: DictConfig, further: Callback) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from rtdetrv2_train.data.images.decode import ImageArray, UnreadableImageError, as_rgb, read_image
 from rtdetrv2_train.data.images.resize import evaluation_input
-from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.errors import UserError, check_number
 from rtdetrv2_train.inference.tiling import cut_by_tile, tiles_of, without_repeats
 from rtdetrv2_train.model.detector import RTDETRv2
 from rtdetrv2_train.model.postprocessing import detections_from
@@ -119,10 +119,10 @@ class Detector:
             a prediction; a list of predictions for a list of images.
 
         Raises:
-            UserError: if an image cannot be read, or the threshold is not in [0, 1].
+            UserError: if an image cannot be read, or a number is out of its range.
         """
-        if not 0 <= threshold <= 1:
-            raise UserError(f"threshold={threshold} must be from 0 to 1, as scores are")
+        check_number("threshold", threshold, 0, 1, whole=False)
+        check_number("max_detections", max_detections, 1)
         if not isinstance(images, list | tuple):
             return self.predict([images], threshold, max_detections, tile, overlap)[0]
         if tile is not None:

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 def load_detector(
     source: str | Path,
-    model: str | None = None,
+    model: str | DictConfig | None = None,
     num_eval_layers: int | None = None,
     class_names: Sequence[str] | None = None,
     device: str | torch.device | None = None,
@@ -37,19 +37,26 @@ def load_detector(
     Args:
         source: a run's folder (or that of runs: the newest), one of its checkpoints, a ``model/`` folder, a checkpoint
             of the authors' or its URL, or a model of Hugging Face's (a folder, or its id on the hub).
-        model: name of the model, for weights that neither say nor show it: those of ``discrete`` sampling or of another
-            shape than the published ones, in the authors' files.
+        model: name of the model, or its configuration, for weights that neither say nor show it: those of ``discrete``
+            sampling or of another shape than the published ones, in the authors' files.
         num_eval_layers: decoder layers to use; None for as many as the model is meant to.
         class_names: for weights that come without them, in the order of the class indices.
         device: None for a GPU if PyTorch finds one, else the CPU.
         half: whether to compute in half precision.
 
     Raises:
-        UserError: if there are no weights that can be read, or what model they belong to is not known.
+        UserError: if there are no weights that can be read, what model they belong to is not known, or there is no such
+            device.
     """
     checkpoint = read_checkpoint(newest_run(source) if Path(source).is_dir() else source)
-    detector = restore(checkpoint, model_config(model) if model else None, num_eval_layers, class_names)
-    detector.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    config = model_config(model) if isinstance(model, str) else model
+    detector = restore(checkpoint, config, num_eval_layers, class_names)
+    try:
+        detector.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except (RuntimeError, AssertionError) as error:  # no such device, no driver, a PyTorch without CUDA
+        raise UserError(
+            f"device={device} cannot be used ({str(error).splitlines()[0]}): give cpu, cuda or cuda:1"
+        ) from error
     return replace(detector, half=half)
 
 

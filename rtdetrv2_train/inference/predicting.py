@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from rtdetrv2_train.data.formats.coco import read_coco_file
-from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.errors import UserError, check_number
 from rtdetrv2_train.inference.detector import Detector
 from rtdetrv2_train.inference.sources import Frame, Source, open_source
 from rtdetrv2_train.inference.writers import Setting, Writer, open_writers
@@ -78,6 +78,9 @@ def predict_source(
     Raises:
         UserError: if there is no such source, format or class.
     """
+    check_number("batch_size", batch_size, 1)
+    if max_frames is not None:
+        check_number("max_frames", max_frames, 1)
     if unknown := sorted(set(classes or ()) - set(detector.class_names)):
         raise UserError(f"there is no class '{unknown[0]}': choose of {', '.join(detector.class_names)}")
     opened = open_source(source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.errors import check_number
 
 Tile = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
@@ -27,10 +27,8 @@ def tiles_of(height: int, width: int, side: int, overlap: float) -> list[Tile]:
     Raises:
         UserError: if the side is too small or the overlap is out of range.
     """
-    if side < 32:
-        raise UserError(f"tile={side} is too small: give the side of a tile in pixels, at least 32")
-    if not 0 <= overlap < 0.9:
-        raise UserError(f"overlap={overlap} must be at least 0 and below 0.9")
+    check_number("tile", side, 32)
+    check_number("overlap", overlap, 0, 0.9, whole=False)
     return [
         (left, top, min(left + side, width), min(top + side, height))
         for top in _starts(height, side, overlap)

@@ -7,7 +7,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from rtdetrv2_train.errors import UserError, nearest
+from rtdetrv2_train.errors import UserError, check_number, nearest
 from rtdetrv2_train.model.backbones.hgnetv2 import HGNetV2Config
 from rtdetrv2_train.model.backbones.resnet import ResNetVDConfig
 from rtdetrv2_train.model.decoder import DecoderConfig
@@ -19,6 +19,7 @@ COARSEST_STRIDE = 32
 BackboneConfig = ResNetVDConfig | HGNetV2Config
 _BACKBONES: dict[str, type[BackboneConfig]] = {config.kind: config for config in (ResNetVDConfig, HGNetV2Config)}
 _NAMES = {"resnet_vd": "ResNet-vd", "hgnetv2": "HGNetv2"}
+_MAY_BE_ZERO = ("encoder.num_layers", "encoder.num_fusion_blocks", "decoder.num_denoising")
 _EXPECTED = {int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -47,6 +48,10 @@ class Architecture:
         levels = len(self.backbone.stage_channels) - 1
         if len(self.decoder.num_points) != levels:
             raise UserError(f"num_points gives {len(self.decoder.num_points)} levels, but the encoder has {levels}")
+        for name, part in (("encoder", self.encoder), ("decoder", self.decoder)):
+            for key, value in ((f"{name}.{key}", value) for key, value in vars(part).items()):
+                if isinstance(value, int):
+                    check_number(f"model.architecture.{key}", value, 0 if key in _MAY_BE_ZERO else 1)
         if self.num_classes < 1:
             raise UserError(f"num_classes={self.num_classes} must be at least 1")
         if any(side <= 0 or side % COARSEST_STRIDE for side in self.image_size):

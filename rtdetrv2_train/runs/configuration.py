@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.files import save_text
+from rtdetrv2_train.runs.configuration_errors import explain, user_error_within
 from rtdetrv2_train.runs.folder import CONFIG_FILE, config_folder
 from rtdetrv2_train.runs.trusted_classes import check_classes
 
@@ -28,11 +30,19 @@ def composed(name: str, overrides: Sequence[str]) -> Iterator[DictConfig]:
     Args:
         name: of the command, such as ``train``.
         overrides: as on the command line.
+
+    Raises:
+        UserError: if a key or a choice does not exist.
     """
     from hydra import compose
+    from hydra.errors import HydraException
 
     with own_hydra():
-        yield compose(name, overrides=list(overrides))
+        try:
+            config = compose(name, overrides=list(overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise user_error_within(error) or UserError(explain(error, config_folder(), name)) from error
+        yield config
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def print_table(trials: Sequence[FrozenTrial], epochs: int) -> None:
 
     Args:
         trials: of the sweep.
-        epochs: of a trial at full length.
+        epochs: of a trial at full length; -1 where that is given in steps.
     """
     parameters = _parameters(trials)
     table = Table("trial", "state", "AP (%)", "epochs", *parameters, title="Trials, best first")
@@ -68,7 +68,7 @@ def print_table(trials: Sequence[FrozenTrial], epochs: int) -> None:
     console.print(table)
     ended = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     if pruned := sum(trial.state is TrialState.PRUNED for trial in ended):
-        run, full = sum(map(epochs_of, ended)), epochs * len(ended)
+        run, full = sum(map(epochs_of, ended)), max(epochs, *map(epochs_of, ended)) * len(ended)
         console.print(f"{pruned} of {len(ended)} trials pruned: {run} of {full} epochs, {1 - run / full:.0%} saved")
     for trial in trials:
         if trial.state is TrialState.FAIL:

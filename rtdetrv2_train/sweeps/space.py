@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
@@ -49,6 +50,11 @@ def combinations(space: Space) -> Iterator[dict[str, str]]:
         choices.append(distribution.choices)
     for values in itertools.product(*choices):
         yield dict(zip(space, map(str, values), strict=True))
+
+
+def first_value(distribution: BaseDistribution) -> Any:
+    """One of the values of a distribution."""
+    return distribution.choices[0] if isinstance(distribution, CategoricalDistribution) else vars(distribution)["low"]
 
 
 def _distribution(override: Override) -> BaseDistribution:

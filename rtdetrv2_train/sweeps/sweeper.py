@@ -20,9 +20,11 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.runs.configuration_errors import check_keys, missing_key, no_such_key
 from rtdetrv2_train.runs.processes import devices_and_nodes, is_rank_zero
 
 if TYPE_CHECKING:
+    from rtdetrv2_train.sweeps.space import Space
     from rtdetrv2_train.sweeps.study import SweepStudy
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ def sweep(config: DictConfig, context: HydraContext, task: TaskFunction, argumen
     space, rest = space_and_rest([*proposed, *arguments])
     if not space:
         raise UserError("the sweep varies nothing: give values, recipe.learning_rate=1e-4,2e-4, or sweep.space")
+    _check_keys(config, context, space, rest)
     folder = Path(settings.folder).absolute()
     study = SweepStudy(folder, pruner=instantiate(settings.pruner))
     fixed = {key: value for key, _, value in (text.partition("=") for text in rest) if not _is_of_sweep(key)}
@@ -81,6 +84,21 @@ def sweep(config: DictConfig, context: HydraContext, task: TaskFunction, argumen
                 study.fail_if_unfinished(number, "its process ended without a word")
             save_table(folder / "trials.csv", study.trials)
     _conclude(study, folder, config.trainer.max_epochs)
+
+
+def _check_keys(config: DictConfig, context: HydraContext, space: Space, rest: Sequence[str]) -> None:
+    """Refuse to vary what no trial would read, by composing with the first values."""
+    from rtdetrv2_train.sweeps.space import first_value
+
+    for key in space:
+        if _is_of_sweep(key.lstrip("+")):
+            raise UserError(f"'{key}' is a setting of the sweep itself: vary a key of training, seed=1,2")
+    try:
+        overrides = [*rest, *(f"{key}={first_value(values)}" for key, values in space.items())]
+        check_keys(context.config_loader.load_sweep_config(config, overrides), "train")
+    except HydraException as error:  # a value that nothing can be composed with fails its own trials
+        if (unknown := missing_key(error)) is not None:
+            raise UserError(no_such_key(unknown, "train")) from error
 
 
 @dataclass

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.errors import UserError, check_number
 
 LRSchedule = Literal["constant", "cosine"]
 Scaling = Literal["sqrt", "linear", "none"]
@@ -55,6 +55,11 @@ class ShortRun:
     from_scratch_max_gradient_norm: float = 1.0
     lr_schedule: LRSchedule = "cosine"
     from_scratch_augmentation_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name != "lr_schedule":
+                check_number(f"recipe.short_run.{name}", value, 0, whole=False)
 
 
 @dataclass(frozen=True)
@@ -144,8 +149,11 @@ class Recipe:
             raise UserError(f"recipe.lr_scaling is '{self.lr_scaling}': use sqrt, linear or none")
         for name in ("learning_rate_factor", "warmup_steps", "max_gradient_norm", "ema_decay", "ema_ramp_steps"):
             value = getattr(self, name)
-            if value != AUTO and (isinstance(value, str) or value < 0):
-                raise UserError(f"recipe.{name} is '{value}': use a number of 0 or more, or auto")
+            if value != AUTO:
+                check_number(f"recipe.{name}", value, 0, whole=False, others=[AUTO])
+        check_number("recipe.final_learning_rate_share", self.final_learning_rate_share, 0, 1, whole=False)
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise UserError(f"recipe.betas is {list(self.betas)}: give two numbers from 0 to below 1, as [0.9,0.999]")
 
     @property
     def batch_size_factor(self) -> float:

@@ -218,6 +218,20 @@ def test_init_from_starts_from_the_weights_of_a_run(straight_run: Path, small_se
     torch.testing.assert_close(after[name], before[name])
 
 
+@pytest.mark.slow
+def test_a_run_may_be_as_long_as_its_steps(small_set: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    dynamic = [*(option for option in ON_CPU if option != "augment=light"), *WITHOUT_PICTURES, *of_set(small_set)]
+    steps = ["trainer.max_epochs=-1", "trainer.max_steps=10", f"hydra.run.dir={folder}"]
+    output = run_command("train", *dynamic, *steps)
+    assert "nano at 64 x 64 for 10 steps" in output
+    assert "auto settings for 10 steps" in output
+    assert "a short run from scratch: photometric, zoom_out, iou_crop until 50% of it" in output
+    assert "photometric is off from epoch 2 of 4" in output
+    assert "multiscale" not in output  # the model has none
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 10
+
+
 def test_a_missing_data_set_is_named() -> None:
     line = last_line(run_command("train", "model=nano", "data.root=datasets/nowhere", expect=2))
     assert line.startswith("error: no data set at 'datasets/nowhere'")

@@ -161,7 +161,7 @@ def test_tiles_cover_the_image_and_overlap() -> None:
         assert seen.min() >= 1
         if width > 100:
             assert (seen[0] > 1).sum() >= 20
-    with pytest.raises(UserError, match="tile=8 is too small"):
+    with pytest.raises(UserError, match="tile is 8: give a whole number of 32 or more"):
         tiles_of(100, 100, 8, 0.2)
 
 

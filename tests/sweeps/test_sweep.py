@@ -13,7 +13,7 @@ import pytest
 
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.training.callbacks.pruning import Pruning
-from tests.running import TINY, WITHOUT_PICTURES, of_set, run_command, run_script, start_script
+from tests.running import TINY, WITHOUT_PICTURES, last_line, of_set, run_command, run_script, start_script
 from tests.support import write_coco
 
 pytest.importorskip("optuna", reason="Optuna is not installed")
@@ -54,7 +54,7 @@ def test_a_killed_grid_goes_on_within_its_interrupted_trial(tmp_path: Path) -> N
         ("complete", "3"),
     ]
     assert "trial 1 failed: " in output
-    assert "learning rate: -1" in output
+    assert "recipe.learning_rate is -1" in output
     epochs = json.loads(history.read_text())
     assert [epoch["epoch"] for epoch in epochs] == [0, 1, 2]
     assert "from the first start" in epochs[0]
@@ -98,6 +98,20 @@ def test_trials_that_a_launcher_runs_at_once_leave_a_folder_each_and_a_bad_value
     assert sorted(path.name for path in tmp_path.iterdir()) == ["runs", "set"]
     assert {path.name for path in sweep.iterdir() if path.is_dir()} == {".locks", "0", "2"}
     assert all((sweep / trial / "train.log").exists() for trial in ("0", "2"))
+
+
+@pytest.mark.parametrize(
+    ("varied", "said"),
+    [
+        ("lr=1,2", "there is no key 'lr': did you mean 'recipe.learning_rate'?"),
+        ("+lr=1,2", "there is no key 'lr'"),
+        ("+sweep.space.lr=1,2", "'+sweep.space.lr' is a setting of the sweep itself"),
+    ],
+)
+def test_a_sweep_over_what_nothing_reads_begins_no_trial(tmp_path: Path, varied: str, said: str) -> None:
+    output = run_command("train", *settings(tmp_path, "trainer=cpu", varied), folder=tmp_path, expect=2)
+    assert last_line(output).startswith(f"error: {said}")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_sweep_without_multirun_is_sent_to_it() -> None:

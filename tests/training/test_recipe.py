@@ -75,5 +75,5 @@ def test_senseless_values_are_named() -> None:
         Recipe(lr_scaling="square")
     with pytest.raises(UserError, match=r"recipe\.warmup_steps is 'often'"):
         Recipe(warmup_steps="often")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"recipe\.ema_decay is '-1'"):
+    with pytest.raises(UserError, match=r"recipe\.ema_decay is -1"):
         Recipe(ema_decay=-1)

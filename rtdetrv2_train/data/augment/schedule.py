@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.errors import UserError, check_number
 
 MULTISCALE = "multiscale"
 STANDARD_NAMES = ("photometric", "zoom_out", "iou_crop", "flip", MULTISCALE)
@@ -23,7 +23,7 @@ class AugmentationSchedule:
         phases: for each augmentation ``start`` (first active epoch, None for 0) and ``stop`` (first inactive epoch,
             None for never).
         reference_epochs: length of the run that the epochs of ``phases`` are meant for.
-        max_epochs: length of this run.
+        max_epochs: length of this run; -1 where it is given in steps, so that :meth:`lasting` has to tell.
         known_names: names of augmentations of this run besides the standard ones.
 
     Raises:
@@ -37,11 +37,12 @@ class AugmentationSchedule:
         max_epochs: int,
         known_names: Collection[str] = (),
     ) -> None:
-        for name, value in (("reference_epochs", reference_epochs), ("max_epochs", max_epochs)):
-            if not _is_epoch(value) or value < 1:
-                raise UserError(f"data.{name} is {value!r}: give a whole number of epochs, at least 1")
+        check_number("data.reference_epochs", reference_epochs, 1)
+        if max_epochs != -1:
+            check_number("data.max_epochs", max_epochs, 1)
         self.reference_epochs = reference_epochs
-        self.max_epochs = max_epochs
+        self.max_epochs = max_epochs if max_epochs != -1 else reference_epochs
+        self._given = (phases, known_names)
         names = sorted({*STANDARD_NAMES, *known_names})
         self._phases: dict[str, tuple[int, int | None]] = {}
         for name, phase in phases.items():
@@ -55,6 +56,17 @@ class AugmentationSchedule:
         start, stop = self._phases.get(name, (0, None))
         return start <= epoch and (stop is None or epoch < stop)
 
+    def lasting(self, max_epochs: int) -> AugmentationSchedule:
+        """The same schedule for a run of another length."""
+        phases, known_names = self._given
+        return AugmentationSchedule(phases, self.reference_epochs, max_epochs, known_names)
+
+    def of(self, names: Collection[str]) -> AugmentationSchedule:
+        """The same schedule for a run that has no other augmentations than these."""
+        phases, known_names = self._given
+        kept = {name: phase for name, phase in phases.items() if name in names}
+        return AugmentationSchedule(kept, self.reference_epochs, self.max_epochs, known_names)
+
     def stopped_by(self, share: float) -> AugmentationSchedule:
         """The same schedule, but whatever stops in it does so when ``share`` of the run is over, or earlier."""
         latest = max(1, int(self.max_epochs * share))
@@ -64,6 +76,10 @@ class AugmentationSchedule:
             for name, (start, stop) in self._phases.items()
         }
         return schedule
+
+    def ends_earlier_than(self, other: AugmentationSchedule) -> list[str]:
+        """Names of what stops in an earlier epoch than in another schedule."""
+        return [name for name, phase in self._phases.items() if phase != other._phases[name]]
 
     def changes(self, epoch: int) -> list[str]:
         """What switches on or off at the beginning of this epoch, one line each; nothing for epoch 0."""

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 
 from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.augment.pipeline import TrainingPipeline, Transform
-from rtdetrv2_train.data.augment.schedule import AugmentationSchedule
+from rtdetrv2_train.data.augment.schedule import MULTISCALE, AugmentationSchedule
 from rtdetrv2_train.data.images.cache import ImageCache, cache_file
 from rtdetrv2_train.data.index import cache_folder, load_annotations
 from rtdetrv2_train.data.loading.dataset import DetectionDataset
@@ -26,7 +26,7 @@ from rtdetrv2_train.data.loading.samplers import (
 )
 from rtdetrv2_train.data.loading.step_totals import OptimizerSteps
 from rtdetrv2_train.data.paths import check_data_paths
-from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.errors import UserError, check_number
 from rtdetrv2_train.system.resources import available_shared_memory
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class CocoDataModule(LightningDataModule):
         transforms: augmentations by name, in their order; None stands for one that is switched off.
         schedule: epochs in which augmentations are active (see `AugmentationSchedule`).
         reference_epochs: length of the run that the epochs of ``schedule`` are meant for.
-        max_epochs: length of this run.
+        max_epochs: length of this run; -1 where it is given in steps.
         batch_size: training images per batch and rank.
         eval_batch_size: validation images per batch and rank.
         num_workers: workers of each loader and rank; ``auto``: all cores but the one that trains, at most 16.
@@ -97,7 +97,9 @@ class CocoDataModule(LightningDataModule):
             raise UserError(f"data.letterbox is {letterbox!r}: give true or false")
         self.letterbox = letterbox
         self.pipeline = TrainingPipeline(transforms, letterbox)
-        self.schedule = AugmentationSchedule(schedule, reference_epochs, max_epochs, known_names=tuple(transforms))
+        taking_part = [name for name, transform in transforms.items() if transform is not None]
+        whole = AugmentationSchedule(schedule, reference_epochs, max_epochs, known_names=tuple(transforms))
+        self.schedule = whole.of([*taking_part, *([MULTISCALE] if self.multiscale else [])])
         self.batch_size = _whole("batch_size", batch_size, 1)
         self.eval_batch_size = _whole("eval_batch_size", eval_batch_size, 1)
         self.num_workers = num_workers if num_workers == "auto" else _whole("num_workers", num_workers, 0)
@@ -322,6 +324,5 @@ def _checked_size(image_size: Sequence[int]) -> tuple[int, int]:
 
 
 def _whole(name: str, value: Any, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise UserError(f"data.{name} is {value!r}: give a whole number, at least {least}")
-    return value
+    check_number(f"data.{name}", value, least)
+    return int(value)

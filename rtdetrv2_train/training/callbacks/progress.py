@@ -93,7 +93,7 @@ class Progress(TQDMProgressBar):
         if self._first_step_at is None or trainer.num_training_batches in (0, float("inf")):
             return None
         done = trainer.fit_loop.epoch_loop.total_batch_idx + 1
-        total = (trainer.max_epochs or 0) * trainer.num_training_batches
+        total = max(trainer.max_epochs or 0, 0) * trainer.num_training_batches
         if trainer.max_steps > 0:
             total = min(total or float("inf"), trainer.max_steps * trainer.accumulate_grad_batches)
         per_step = (time.monotonic() - self._first_step_at) / max(done - self._first_step + 1, 1)

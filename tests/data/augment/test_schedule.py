@@ -58,10 +58,23 @@ def test_nonsense_is_refused(phases: Any, message: str) -> None:
         AugmentationSchedule(phases, 72, 72)
 
 
-@pytest.mark.parametrize("value", [0, -1, None, 1.5])
+@pytest.mark.parametrize("value", [0, -2, None, 1.5])
 def test_a_run_needs_a_length(value: Any) -> None:
     with pytest.raises(UserError, match=r"data\.max_epochs is"):
         AugmentationSchedule({}, 72, value)
+
+
+def test_a_run_whose_length_comes_later_scales_the_epochs_then() -> None:
+    schedule = AugmentationSchedule({"iou_crop": {"stop": 71}}, 72, -1).lasting(12)
+    assert [schedule.active("iou_crop", epoch) for epoch in (10, 11)] == [True, False]
+
+
+def test_an_augmentation_that_a_run_does_not_have_is_not_said_to_stop() -> None:
+    schedule = AugmentationSchedule({"zoom_out": {"stop": 1}, "multiscale": {"stop": 1}}, 2, 2).of(["zoom_out"])
+    assert schedule.changes(1) == ["zoom_out is off from epoch 1 of 2"]
+    shorter = AugmentationSchedule({"zoom_out": {"stop": 9}, "flip": {"start": 2}}, 10, 10)
+    assert shorter.stopped_by(0.5).ends_earlier_than(shorter) == ["zoom_out"]
+    assert shorter.stopped_by(1.0).ends_earlier_than(shorter) == []
 
 
 def test_what_stops_can_be_made_to_stop_earlier() -> None:
