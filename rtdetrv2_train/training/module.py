@@ -238,3 +238,12 @@ class DetectionModule(LightningModule):
         """Store the model card in the checkpoint."""
         if self.card is not None:
             checkpoint[MODEL_CARD_KEY] = self.card.to_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to resume with other classes, or the same in another order: class heads have a row for each."""
+        before = checkpoint.get(MODEL_CARD_KEY, {}).get("class_names")
+        if self.card is not None and before is not None and before != list(self.card.class_names):
+            raise UserError(
+                f"the run that is resumed has the classes {', '.join(before)}, but the data now has "
+                f"{', '.join(self.card.class_names)}: resume with the same, or start a new run with init_from="
+            )

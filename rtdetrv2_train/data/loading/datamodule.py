@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
 
+from rtdetrv2_train.classes import Classes
 from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.augment.pipeline import TrainingPipeline, Transform
 from rtdetrv2_train.data.augment.schedule import AugmentationSchedule
@@ -125,6 +126,10 @@ class CocoDataModule(LightningDataModule):
         """Use no training set: classes are those of the validation set. Call it before anything is read."""
         self.train_paths = self.val_paths
 
+    def take_classes(self, classes: Classes) -> None:
+        """Let the classes be those of a model, where there is no training set."""
+        self._train_annotations = self._val_annotations = self.val_annotations.relabelled(classes)
+
     def load(self) -> None:
         """Read the annotations, unless that has been done. Needs no trainer.
 
@@ -136,7 +141,7 @@ class CocoDataModule(LightningDataModule):
         self.prepare_data()
         train = self._read(self.train_paths)
         same = self.train_paths == self.val_paths
-        self._val_annotations = train if same else self._read(self.val_paths).relabelled(train)
+        self._val_annotations = train if same else self._read(self.val_paths).relabelled(train.classes)
         self._train_annotations = train
 
     def setup(self, stage: str | None = None) -> None:
