@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,8 +11,11 @@ from torch import Tensor
 
 from rtdetrv2_train.checkpoints.architecture_from_weights import architecture_from_weights
 from rtdetrv2_train.checkpoints.model_folder import ModelCard
+from rtdetrv2_train.classes import COCO, Classes, match_classes, usual_ids
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.model.architecture import Architecture
+
+log = logging.getLogger(__name__)
 
 CheckpointKind = Literal["authors", "state_dict", "huggingface", "lightning", "model_folder"]
 
@@ -42,6 +46,43 @@ class Checkpoint:
     def category_ids(self) -> tuple[int, ...] | None:
         """The annotation file's id of each class, where known."""
         return None if self.card is None else self.card.category_ids
+
+    def named_beside(self, names: Sequence[str] = ()) -> tuple[str, ...] | None:
+        """The names of the classes; where the weights have none, those of COCO for 80 classes, which the log says.
+
+        Args:
+            names: of the classes of annotations. Where these are 80 others, the weights may be of those.
+        """
+        num_classes = self.architecture.num_classes
+        if self.class_names is not None or num_classes != len(COCO):
+            return self.class_names
+        shared = [index for index in match_classes(names, tuple(COCO.values())) if index is not None]
+        if len(names) == num_classes and 2 * len(shared) < num_classes:
+            return None
+        log.info("'%s' does not name its %d classes: they are taken for COCO's", self.source, num_classes)
+        return tuple(COCO.values())
+
+    def classes_beside(self, annotations: Classes, names: Sequence[str] | None = None) -> Classes:
+        """The classes of the model, for evaluation on annotations.
+
+        Args:
+            annotations: their classes. Where names are missing and there are as many, the model has the same classes.
+            names: of the model's classes, instead of those that it has.
+
+        Raises:
+            UserError: if there is no telling which classes the model has.
+        """
+        num_classes = self.architecture.num_classes
+        names = names or self.named_beside(annotations.names)
+        if names is None and len(annotations.names) == num_classes:
+            return annotations
+        if names is None or len(names) != num_classes:
+            given = "it does not name them" if names is None else f"class_names= has {len(names)}"
+            raise UserError(
+                f"'{self.source}' has {num_classes} classes, but {given}, and '{annotations.source}' has "
+                f"{len(annotations.names)}: give class_names= in the order of the class indices"
+            )
+        return Classes(tuple(names), self.category_ids or usual_ids(names), self.source)
 
     @property
     def letterbox(self) -> bool:

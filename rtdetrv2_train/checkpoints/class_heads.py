@@ -18,14 +18,6 @@ def is_class_head(name: str) -> bool:
     return _CLASS_HEAD.fullmatch(name) is not None
 
 
-def match_classes(here: Sequence[str], there: Sequence[str]) -> list[tuple[int, int]]:
-    """Pairs (index here, index there) of classes with the same name, case and surrounding spaces aside."""
-    index_there = {_normalised(name): index for index, name in reversed(list(enumerate(there)))}
-    return [
-        (index, index_there[_normalised(name)]) for index, name in enumerate(here) if _normalised(name) in index_there
-    ]
-
-
 def with_rows(name: str, own: Tensor, given: Tensor, rows: Sequence[tuple[int, int]]) -> Tensor:
     """``own`` with the given rows of some classes.
 
@@ -41,7 +33,3 @@ def with_rows(name: str, own: Tensor, given: Tensor, rows: Sequence[tuple[int, i
     if name == _EMBEDDING:
         mixed[-1] = given[-1]
     return mixed
-
-
-def _normalised(name: str) -> str:
-    return name.strip().casefold()

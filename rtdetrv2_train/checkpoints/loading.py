@@ -6,14 +6,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from torch import Tensor
 
 from rtdetrv2_train.checkpoints.checkpoint import Checkpoint, make_checkpoint
-from rtdetrv2_train.checkpoints.class_heads import is_class_head, match_classes, with_rows
+from rtdetrv2_train.checkpoints.class_heads import is_class_head, with_rows
 from rtdetrv2_train.checkpoints.published import configuration_of, looks_like
 from rtdetrv2_train.checkpoints.reading import read_checkpoint
-from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.classes import match_classes
+from rtdetrv2_train.errors import UserError, nearest
 from rtdetrv2_train.model.architecture import Architecture
 from rtdetrv2_train.model.detector import RTDETRv2
 
@@ -21,6 +23,8 @@ _COMPUTED = re.compile(r"decoder\.(anchors|valid_mask)|.*\.num_points_scale")
 _POINTS = "decoder.decoder.layers.0.cross_attn.num_points_scale"
 _COUNTER = "num_batches_tracked"
 _DECODER_LAYER = re.compile(r"decoder\.(?:decoder\.layers|dec_score_head|dec_bbox_head)\.(\d+)\.")
+ClassRows = Literal["auto", "by_position", "new"]
+AUTO, BY_POSITION, NEW = get_args(ClassRows)
 _HANDFUL = 5  # entries that may differ before a checkpoint is taken to be another model's
 
 
@@ -37,6 +41,7 @@ class LoadReport:
         unexpected: entries of the checkpoint that the model lacks.
         reinitialised: class heads in which some or all classes keep their initial rows.
         copied_rows: names of the classes whose rows were found by name; empty if rows were not matched by name.
+        by_position: whether all rows were loaded although the checkpoint does not name its classes.
     """
 
     source: str
@@ -47,6 +52,7 @@ class LoadReport:
     unexpected: tuple[str, ...] = ()
     reinitialised: tuple[str, ...] = ()
     copied_rows: tuple[str, ...] = ()
+    by_position: bool = False
 
     def summary(self) -> list[str]:
         """Lines for the log."""
@@ -56,6 +62,11 @@ class LoadReport:
             lines.append(
                 f"class heads: {len(self.copied_rows)} of {self.num_classes} classes found by name among the "
                 f"checkpoint's {self.source_classes} ({shown}); the others keep their initial weights"
+            )
+        if self.by_position:
+            lines.append(
+                f"class heads: the checkpoint does not name its {self.source_classes} classes; they are taken to be "
+                f"those of the data set, in the same order; use init_classes={NEW} if they are others"
             )
         if self.missing:
             lines.append(f"{len(self.missing)} not in the checkpoint, left as initialised: {_some(self.missing)}")
@@ -68,17 +79,19 @@ def load_weights(
     model: RTDETRv2,
     source: str | Path | Mapping[str, Tensor] | Checkpoint,
     class_names: Sequence[str] | None = None,
+    class_rows: ClassRows = AUTO,
 ) -> LoadReport:
     """Load a detector's weights.
 
-    Rows of class heads are matched by class name where both lists of names are known and differ. Where the number of
-    classes differs and names are not known, class heads keep their initial values. Anchors and other computed entries
-    are never loaded.
+    Anchors and other computed entries are never loaded.
 
     Args:
         model: a detector with the reference names.
         source: anything that :func:`read_checkpoint` reads, a checkpoint, or a state dict.
         class_names: of the model, in the order of its class indices.
+        class_rows: which rows of class heads are loaded. ``auto``: those of classes with the same name (see
+            :func:`match_classes`), or all of them where names are not known and there are as many classes;
+            ``by_position``: all; ``new``: none.
 
     Returns:
         What was loaded and what was not.
@@ -98,7 +111,8 @@ def load_weights(
     unexpected = tuple(name for name in given if name not in own and not name.endswith(_COUNTER))
     _refuse_other_model(checkpoint, architecture, own, given, missing, unexpected)
 
-    rows = _class_rows(class_names, architecture.num_classes, checkpoint)
+    there = checkpoint.named_beside(class_names) if class_names is not None and class_rows == AUTO else None
+    rows = _class_rows(class_names, architecture.num_classes, there, checkpoint, class_rows)
     values, reinitialised = {}, []
     for name, tensor in own.items():
         if name not in given:
@@ -120,6 +134,7 @@ def load_weights(
         unexpected=unexpected,
         reinitialised=tuple(reinitialised),
         copied_rows=tuple(class_names[here] for here, _ in rows or ()) if class_names else (),
+        by_position=rows is None and there is None and class_names is not None and class_rows == AUTO,
     )
 
 
@@ -131,13 +146,30 @@ def _checkpoint(source: str | Path | Mapping[str, Tensor] | Checkpoint) -> Check
     return read_checkpoint(source)
 
 
-def _class_rows(names: Sequence[str] | None, num_classes: int, checkpoint: Checkpoint) -> list[tuple[int, int]] | None:
-    """Pairs of rows (here, there) to copy; None if class heads fit as they are."""
-    if names is not None and checkpoint.class_names is not None:
-        rows = match_classes(names, checkpoint.class_names)
-        aligned = rows == [(index, index) for index in range(num_classes)]
-        return None if aligned and checkpoint.architecture.num_classes == num_classes else rows
-    return None if checkpoint.architecture.num_classes == num_classes else []
+def _class_rows(
+    names: Sequence[str] | None,
+    num_classes: int,
+    there: Sequence[str] | None,
+    checkpoint: Checkpoint,
+    choice: ClassRows,
+) -> list[tuple[int, int]] | None:
+    """Pairs of rows (here, there) to copy; None if class heads are loaded as they are."""
+    if choice not in (options := get_args(ClassRows)):
+        raise UserError(f"there is no init_classes={choice}: {nearest(choice, options)}use {', '.join(options)}")
+    as_many = checkpoint.architecture.num_classes == num_classes
+    if choice == NEW:
+        return []
+    if choice == BY_POSITION and not as_many:
+        raise UserError(
+            f"'{checkpoint.source}' has {checkpoint.architecture.num_classes} classes, not {num_classes}: their rows "
+            f"do not fit, so use init_classes={AUTO}"
+        )
+    if names is None or there is None:
+        return None if as_many else []
+    matched = match_classes(names, there)
+    if as_many and matched == list(range(num_classes)):
+        return None
+    return [(index, found) for index, found in enumerate(matched) if found is not None]
 
 
 def _refuse_other_model(

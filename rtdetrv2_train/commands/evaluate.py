@@ -90,36 +90,24 @@ def _measure(config: DictConfig, checkpoint: Checkpoint, settings: dict[str, obj
     data: CocoDataModule = build(config.data, batch_size=1, multiscale=None)
     data.leave_out_training_set()
     data.load()
-    class_names = checkpoint.class_names or data.class_names
-    category_ids = checkpoint.category_ids or data.category_ids
-    num_classes = checkpoint.architecture.num_classes
-    if num_classes != len(category_ids):
-        raise UserError(
-            f"'{source}' knows {num_classes} classes, but '{data.val_annotations.annotation_file}' has "
-            f"{len(category_ids)}: evaluate on a data set with the classes that it was trained on"
-        )
-    if unknown := set(data.category_ids) - set(category_ids):
-        raise UserError(
-            f"'{data.val_annotations.annotation_file}' has categories that '{source}' was not trained on: ids "
-            f"{sorted(unknown)[:5]}; evaluate on a data set with the same categories"
-        )
+    data.take_classes(checkpoint.classes_beside(data.val_annotations.classes, config.class_names))
     architecture = checkpoint.architecture
     if checkpoint.card is None:
-        architecture = configured_architecture(config.model, num_classes)
+        architecture = configured_architecture(config.model, data.num_classes)
     model = RTDETRv2(replace(architecture, image_size=data.image_size))
     for line in load_weights(model, checkpoint).summary():
         log.info(line)
     model.use_decoder_layers(config.num_eval_layers)
 
     output = Path(config.run_folder)
-    pictures = ValidationPictures(output / PICTURES_FILE, tuple(class_names), config.pictures)
+    pictures = ValidationPictures(output / PICTURES_FILE, data.class_names, config.pictures)
     trainer = build_trainer(settings, callbacks=[Progress(), pictures], logger=False, default_root_dir=output)
     module = DetectionModule(
         model=model,
         criterion=build(config.model.criterion),
         recipe=build_recipe(config.recipe),
         parameter_rules={},
-        evaluator=CocoEvaluator(data.val_annotations.ground_truth(), category_ids, config.evaluation.backend),
+        evaluator=CocoEvaluator(data.val_annotations.ground_truth(), data.category_ids, config.evaluation.backend),
         max_detections=config.max_detections,
     )
     if trainer.is_global_zero:

@@ -252,7 +252,7 @@ def _print_paths(folder: Path, best: str, ap: float) -> None:
 def _start_from_weights(model: RTDETRv2, config: DictConfig, data: CocoDataModule) -> bool:
     """Load the weights that the configuration asks for, and say whether there were any."""
     if config.init_from:
-        for line in load_weights(model, config.init_from, data.class_names).summary():
+        for line in load_weights(model, config.init_from, data.class_names, config.init_classes).summary():
             log.info(line)
         return True
     source = config.model.pretrained

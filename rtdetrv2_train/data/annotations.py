@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rtdetrv2_train.classes import Classes, match_classes
 from rtdetrv2_train.data.array_folder import ArrayFolder
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.ground_truth import GroundTruth
@@ -114,6 +115,11 @@ class AnnotationTable:
         """File of image number ``index``."""
         return self.image_folder / str(self.file_names[index])
 
+    @property
+    def classes(self) -> Classes:
+        """The classes of the file."""
+        return Classes(self.class_names, self.category_ids, str(self.annotation_file))
+
     def subset(self, images: NDArray[np.int64]) -> AnnotationTable:
         """The table of some of the images.
 
@@ -156,42 +162,42 @@ class AnnotationTable:
         held_out[np.random.default_rng(0).permutation(len(self))[: max(1, round(share * len(self)))]] = True
         return self.subset(np.flatnonzero(~held_out)), self.subset(np.flatnonzero(held_out))
 
-    def relabelled(self, reference: AnnotationTable) -> AnnotationTable:
-        """The same annotations with the classes and labels of another table, matched by category id.
+    def relabelled(self, classes: Classes) -> AnnotationTable:
+        """The same annotations with other classes and their labels, matched by name.
 
-        Annotations of categories that the other table lacks are left out, with a warning: a model of those classes
-        could never find them.
+        Annotations of classes that are not among them are left out, with a warning: a model of those classes could
+        never find them.
 
         Args:
-            reference: annotations whose labels count, usually those trained on.
+            classes: those that count, usually of the annotations trained on or of a model.
 
         Raises:
-            UserError: if one category id has different names in the two files.
+            UserError: if no class is among them, or it is not clear which is which.
         """
-        if self.category_ids == reference.category_ids and self.class_names == reference.class_names:
+        if (self.category_ids, self.class_names) == (classes.ids, classes.names):
             return self
-        names = dict(zip(reference.category_ids, reference.class_names, strict=True))
-        for category_id, name in zip(self.category_ids, self.class_names, strict=True):
-            if names.get(category_id, name) != name:
-                raise UserError(
-                    f"category {category_id} is '{name}' in '{self.annotation_file}' but '{names[category_id]}' in "
-                    f"'{reference.annotation_file}': give both files the same categories"
-                )
-        label_of = {category_id: label for label, category_id in enumerate(reference.category_ids)}
-        new_labels = np.array([label_of.get(category_id, -1) for category_id in self.category_ids], dtype=np.int64)
-        if (unknown := np.flatnonzero(new_labels < 0)).size:
-            logger.warning(
-                "'%s' has categories that '%s' lacks; their annotations are left out: %s",
-                self.annotation_file,
-                reference.annotation_file,
-                ", ".join(f"'{self.class_names[i]}' (id {self.category_ids[i]})" for i in unknown),
+        matched = match_classes(self.class_names, classes.names)
+        unknown = [label for label, found in enumerate(matched) if found is None]
+        if len(unknown) == self.num_classes:
+            raise UserError(
+                f"'{self.annotation_file}' and '{classes.source}' have no class in common: "
+                f"{self.classes.listed(unknown)} here, {classes.listed(range(len(classes.names)))} there; "
+                "give both the same names"
             )
+        if unknown:
+            logger.warning(
+                "'%s' has classes that '%s' lacks; their annotations are left out: %s",
+                self.annotation_file,
+                classes.source,
+                self.classes.listed(unknown),
+            )
+        new_labels = np.array([-1 if found is None else found for found in matched], dtype=np.int64)
         labels, raw_labels = new_labels[self.labels], new_labels[self.raw_labels]
         kept, raw_kept = labels >= 0, raw_labels >= 0
         return replace(
             self,
-            category_ids=reference.category_ids,
-            class_names=reference.class_names,
+            category_ids=classes.ids,
+            class_names=classes.names,
             offsets=np.concatenate([[0], np.cumsum(kept)])[self.offsets],
             boxes=self.boxes[kept],
             labels=labels[kept],

@@ -12,6 +12,11 @@ NOTHING_TO_MEASURE = -1.0
 """What a metric is where the ground truth has no box to measure it on, as in pycocotools. No metric is ever NaN."""
 
 
+def measured(value: Any) -> Any:
+    """A metric, or None where there was nothing to measure."""
+    return None if value == NOTHING_TO_MEASURE else value
+
+
 @dataclass(frozen=True)
 class ClassMetrics:
     """How well one class is found. Fractions in [0, 1], or -1 where the ground truth has no box of the class.
@@ -69,8 +74,8 @@ class CocoMetrics:
     per_class: list[ClassMetrics]
 
     def as_dict(self) -> dict[str, Any]:
-        """The twelve numbers under their names and ``per_class`` as a list of dictionaries, ready for JSON."""
-        return asdict(self)
+        """All numbers under their names, ready for JSON; None where there was nothing to measure."""
+        return asdict(self, dict_factory=lambda items: {name: measured(value) for name, value in items})
 
     def save(self, path: Path | str) -> None:
         """Write the metrics as JSON.

@@ -109,9 +109,9 @@ def _left_out(metrics: CocoMetrics, saved_at: Path | str | None) -> str:
     return f"{shown} of {total} classes{without}; all are in {saved_at or 'the saved metrics, under per_class'}"
 
 
-def percent(fraction: float) -> str:
+def percent(fraction: float | None) -> str:
     """A metric in percent; a dash where there was nothing to measure."""
-    return "–" if fraction == NOTHING_TO_MEASURE else f"{100 * fraction:.1f}"  # noqa: RUF001
+    return "–" if fraction in (None, NOTHING_TO_MEASURE) else f"{100 * fraction:.1f}"  # noqa: RUF001
 
 
 def _plain(name: str) -> str:

@@ -84,7 +84,7 @@ def restore(
     for line in load_weights(model, checkpoint).summary():
         log.info(line)
     model.use_decoder_layers(num_eval_layers)
-    detector = make_detector(model.eval(), class_names or checkpoint.class_names)
+    detector = make_detector(model.eval(), class_names or checkpoint.named_beside())
     return replace(detector, category_ids=tuple(checkpoint.category_ids or ()), letterbox=checkpoint.letterbox)
 
 

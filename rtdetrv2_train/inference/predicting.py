@@ -16,6 +16,7 @@ from tqdm import tqdm
 from rtdetrv2_train.data.formats.coco import read_coco_file
 from rtdetrv2_train.errors import UserError, check_number
 from rtdetrv2_train.inference.detector import Detector
+from rtdetrv2_train.inference.ids import category_ids_of, image_ids_of
 from rtdetrv2_train.inference.sources import Frame, Source, open_source
 from rtdetrv2_train.inference.writers import Setting, Writer, open_writers
 
@@ -72,11 +73,11 @@ def predict_source(
         tile: see :meth:`Detector.predict`.
         overlap: see :meth:`Detector.predict`.
         batch_size: images at a time.
-        annotations: COCO file whose image ids ``coco`` shall use; None to number images from 1.
+        annotations: COCO file whose ids of images and categories ``coco`` shall use; None to number images from 1.
         max_frames: images after which to stop; None for all.
 
     Raises:
-        UserError: if there is no such source, format or class.
+        UserError: if there is no such source, format or class, or the annotations leave an id in doubt.
     """
     check_number("batch_size", batch_size, 1)
     if max_frames is not None:
@@ -84,11 +85,14 @@ def predict_source(
     if unknown := sorted(set(classes or ()) - set(detector.class_names)):
         raise UserError(f"there is no class '{unknown[0]}': choose of {', '.join(detector.class_names)}")
     opened = open_source(source)
+    if annotations and opened.video is not None:
+        raise UserError("annotations= lists images, but source= is a video: leave annotations= out")
+    listed = read_coco_file(Path(annotations), Path(annotations).parent) if annotations else None
     setting = Setting(
         folder=Path(output),
         class_names=detector.class_names,
-        category_ids=detector.category_ids or range(1, len(detector.class_names) + 1),
-        image_ids=_image_ids(annotations) if annotations else {},
+        category_ids=category_ids_of(detector, listed.classes if listed else None),
+        image_ids=image_ids_of(listed, opened.files[:max_frames]) if listed else None,
         frames_per_second=None if opened.video is None else opened.frames_per_second,
     )
     writers = open_writers(formats, setting)
@@ -153,8 +157,3 @@ def _batches(source: Source, size: int, most: int | None) -> Iterator[list[Frame
 
 def _close(writers: Sequence[Writer]) -> tuple[Path, ...]:
     return tuple(writer.close() for writer in writers)
-
-
-def _image_ids(annotations: str | Path) -> dict[str, int]:
-    content = read_coco_file(Path(annotations), Path(annotations).parent)
-    return dict(zip(content.file_names.tolist(), content.image_ids.tolist(), strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -47,15 +47,15 @@ class Setting:
     Attributes:
         folder: where everything goes.
         class_names: in the order of the class indices.
-        category_ids: the annotation file's id of each class index.
-        image_ids: the annotation file's id of each file name; empty to number images from 1.
+        category_ids: the annotation file's id of each class index; None for a class that it lacks.
+        image_ids: the annotation file's id of each image's name; None to number images from 1.
         frames_per_second: of the video that the images come from; None for images.
     """
 
     folder: Path
     class_names: Sequence[str]
-    category_ids: Sequence[int]
-    image_ids: Mapping[str, int] = field(default_factory=dict)
+    category_ids: Sequence[int | None]
+    image_ids: Mapping[str, int] | None = None
     frames_per_second: float | None = None
 
 
@@ -124,20 +124,20 @@ class CocoJson:
         self._count = 0
 
     def add(self, name: str, image: ImageArray, found: Found) -> None:
-        """Take the objects of one image; an error where the annotation file does not know it."""
+        """Take the objects of one image."""
         self._count += 1
-        ids = self.setting.image_ids
-        image_id = ids.get(name, ids.get(Path(name).name)) if ids else self._count
-        if image_id is None:
-            raise UserError(f"annotations= does not list the image '{name}': give the file that belongs to the images")
+        image_id = self._count if self.setting.image_ids is None else self.setting.image_ids[name]
         corners = np.asarray(found.boxes, dtype=np.float64)
         places = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
         for label, score, place in zip(found.labels, found.scores, places, strict=True):
+            category_id = self.setting.category_ids[label]
+            if category_id is None:
+                continue
             self._results.append(
                 {
                     "image_id": image_id,
                     "file_name": name,
-                    "category_id": int(self.setting.category_ids[label]),
+                    "category_id": category_id,
                     "bbox": place,
                     "score": float(score),
                 }

@@ -247,19 +247,20 @@ class DetectionModule(LightningModule):
             checkpoint[MODEL_CARD_KEY] = self.card.to_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that a checkpoint to resume is one of this model and these classes.
+        """Check that a checkpoint to resume is one of this model and these classes, in this order.
 
         Raises:
             UserError: if it is not.
         """
-        card = checkpoint.get(MODEL_CARD_KEY)
-        if card is not None and self.card is not None and tuple(card["class_names"]) != self.card.class_names:
-            before, now = (
-                f"{len(names)} ({', '.join(names[:5])}, ...)" for names in (card["class_names"], self.card.class_names)
+        before = checkpoint.get(MODEL_CARD_KEY, {}).get("class_names")
+        if self.card is not None and before is not None and before != list(self.card.class_names):
+            there, here = (
+                ", ".join([*names[:5], *(["..."] if len(names) > 5 else [])])
+                for names in (before, self.card.class_names)
             )
             raise UserError(
-                f"the run was trained on other classes: {before}, not {now}; a new run can start from its weights with "
-                "init_from="
+                f"the run that is resumed has the classes {there}, but the data now has {here}: resume with the same, or "
+                "start a new run with init_from="
             )
         saved, own = checkpoint["state_dict"], self.state_dict()
         if wrong := [n for n in {**own, **saved} if n not in saved or n not in own or saved[n].shape != own[n].shape]:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from rtdetrv2_train.checkpoints.checkpoint import Checkpoint, make_checkpoint
-from rtdetrv2_train.checkpoints.class_heads import match_classes
 from rtdetrv2_train.checkpoints.loading import load_weights
+from rtdetrv2_train.classes import COCO, Classes, match_classes
 from rtdetrv2_train.errors import UserError
 from tests.support import small_model
 
@@ -109,9 +109,45 @@ def test_the_same_classes_in_the_same_order_are_loaded_as_they_are() -> None:
     assert all(torch.equal(model.state_dict()[name], source.state_dict()[name]) for name in HEADS)
 
 
-def test_names_are_matched_once_each() -> None:
-    assert match_classes(["x", "N/A", "y"], ["n/a", "Y", "N/A"]) == [(1, 0), (2, 1)]
-    assert match_classes(["x"], []) == []
+@pytest.mark.parametrize("names", [["A", "a"], ["a", "a", "b"], ["a ", "a"]], ids=["case", "one name", "blank"])
+def test_classes_whose_names_hardly_differ_keep_their_own_rows(names: list[str]) -> None:
+    source, model = small_model(num_classes=len(names), seed=1), small_model(num_classes=len(names), seed=2)
+    assert load_weights(model, named(source, names), names).copied_rows == ()
+    assert all(torch.equal(model.state_dict()[name], source.state_dict()[name]) for name in HEADS)
+    swapped = names[::-1]
+    load_weights(model, named(source, names), swapped)
+    head = "decoder.enc_score_head.weight"
+    expected = match_classes(swapped, names)
+    assert torch.equal(model.state_dict()[head], source.state_dict()[head][expected])
+
+
+def test_weights_without_names_say_that_rows_are_taken_in_order_and_there_is_a_choice() -> None:
+    source, names = small_model(num_classes=3, seed=1), ["a", "b", "c"]
+    head = "decoder.enc_score_head.weight"
+    for choice, taken in (("auto", True), ("by_position", True), ("new", False)):
+        model = small_model(num_classes=3, seed=2)
+        report = load_weights(model, source.state_dict(), names, choice)
+        assert torch.equal(model.state_dict()[head], source.state_dict()[head]) is taken
+        said = "the checkpoint does not name its 3 classes" in "".join(report.summary())
+        assert said is (choice == "auto")
+    model = small_model(num_classes=3, seed=2)
+    load_weights(model, named(source, ["x", "y", "z"]), names, "by_position")
+    assert torch.equal(model.state_dict()[head], source.state_dict()[head])
+    with pytest.raises(UserError, match="has 3 classes, not 4: their rows do not fit, so use init_classes=auto"):
+        load_weights(small_model(num_classes=4), source.state_dict(), ["a", "b", "c", "d"], "by_position")
+    with pytest.raises(UserError, match="no init_classes=position: did you mean 'by_position'"):
+        load_weights(model, source.state_dict(), names, "position")  # type: ignore[arg-type]
+
+
+def test_weights_of_eighty_classes_without_names_are_taken_for_those_of_coco() -> None:
+    source, model = small_model(num_classes=80, seed=1), small_model(num_classes=2, seed=2)
+    report = load_weights(model, source.state_dict(), ["sofa", "Person"])
+    assert report.copied_rows == ("sofa", "Person")
+    head = "decoder.enc_score_head.weight"
+    assert torch.equal(model.state_dict()[head], source.state_dict()[head][[57, 0]])
+    eighty = small_model(num_classes=80, seed=2)
+    report = load_weights(eighty, source.state_dict(), ["person", *(f"part {number}" for number in range(79))])
+    assert report.by_position, "a set of 80 others may well be what they were trained on"
 
 
 def test_a_few_missing_or_left_over_entries_are_reported() -> None:
@@ -167,6 +203,19 @@ def test_the_error_names_the_published_model_and_how_to_choose_it(
     )
     with pytest.raises(UserError, match=expected):
         load_weights(small_model(), hollow_weights("r50vd_m"))
+
+
+def test_the_classes_of_weights_are_those_of_their_names_or_else_of_the_annotations() -> None:
+    weights = small_model(num_classes=3)
+    file = Classes(("b", "a", "c"), (2, 4, 8), "val.json")
+    assert named(weights, ["a", "b", "x"]).classes_beside(file) == Classes(("a", "b", "x"), (1, 2, 3), "elsewhere")
+    nameless = make_checkpoint(weights.state_dict(), "elsewhere", "authors")
+    assert nameless.classes_beside(file) == file
+    assert nameless.classes_beside(file, ["x", "y", "z"]).names == ("x", "y", "z")
+    with pytest.raises(UserError, match=r"has 3 classes, but class_names= has 2, and 'val\.json' has 3"):
+        nameless.classes_beside(file, ["x", "y"])
+    of_coco = make_checkpoint(small_model(num_classes=80).state_dict(), "elsewhere", "authors")
+    assert of_coco.classes_beside(Classes(("person",), (7,), "people.json")).ids == tuple(COCO)
 
 
 def test_class_names_must_fit_the_model() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -230,6 +231,19 @@ def test_a_run_may_be_as_long_as_its_steps(small_set: Path, tmp_path: Path) -> N
     assert "photometric is off from epoch 2 of 4" in output
     assert "multiscale" not in output  # the model has none
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 10
+
+
+def test_a_run_is_not_resumed_with_its_classes_in_another_order(
+    straight_run: Path, small_set: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(straight_run, folder)
+    content = json.loads((small_set / "annotations.json").read_text())
+    content["categories"] = [{"id": 3, "name": "blue"}, {"id": 7, "name": "red"}]
+    (small_set / "swapped.json").write_text(json.dumps(content))
+    swapped = [f"data.{part}.annotations=swapped.json" for part in ("train", "val")]
+    out = run_command("train", f"resume={folder}", *swapped, "trainer.max_epochs=5", expect=2)
+    assert "resumed has the classes red, blue, but the data now has blue, red: " in last_line(out)
 
 
 def test_a_missing_data_set_is_named() -> None:

@@ -87,7 +87,7 @@ def test_a_resume_with_other_classes_or_a_foreign_checkpoint_is_one_line(run: Pa
     content["categories"].append({"id": 9, "name": "green"})
     (data / "annotations.json").write_text(json.dumps(content))
     line = last_line(run_command("train", f"resume='{run}'", f"data.root={data}", expect=2))
-    assert "trained on other classes: 2 (red, blue" in line
+    assert "has the classes red, blue, but the data now has red, blue, green:" in line
     assert "init_from=" in line
     for foreign in ({"model": torch.zeros(1)}, torch.zeros(1)):
         torch.save(foreign, run / "checkpoints" / "last.ckpt")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,15 +185,24 @@ def test_validation_takes_over_the_labels_of_training(tmp_path: Path, caplog: py
     train = load(tmp_path, [], categories=[cat, dog])
     boxes = [annotation([0, 0, 10, 10 * number], number, category_id=id_) for number, id_ in enumerate((9, 8, 9, 8), 1)]
     with caplog.at_level(logging.WARNING):
-        val = load(tmp_path, boxes, categories=[dog, bird]).relabelled(train)
+        val = load(tmp_path, boxes, categories=[dog, bird]).relabelled(train.classes)
     assert val.class_names == ("cat", "dog")
     assert val.targets(0)[1].tolist() == [1, 1]
     assert val.ground_truth().classes.tolist() == [1, 1]
     assert val.ground_truth().boxes[:, 3].tolist() == [20, 40]
     assert "'bird' (id 9)" in caplog.text
     renamed = load(tmp_path, [], categories=[{"id": 5, "name": "horse"}])
-    with pytest.raises(UserError, match=r"category 5 is 'horse' in .* but 'cat' in"):
-        renamed.relabelled(train)
+    with pytest.raises(UserError, match=r"have no class in common: 'horse' \(id 5\) here, 'cat' \(id 5\)"):
+        renamed.relabelled(train.classes)
+
+
+def test_validation_and_training_may_number_the_same_classes_differently(tmp_path: Path) -> None:
+    train = load(tmp_path, [], categories=[{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}])
+    boxes = [annotation([0, 0, 10, 10 * id_], id_, category_id=id_) for id_ in (1, 2)]
+    val = load(tmp_path, boxes, categories=[{"id": 1, "name": "Dog"}, {"id": 2, "name": "cat"}])
+    val = val.relabelled(train.classes)
+    assert val.classes == replace(train.classes, source=val.classes.source)
+    assert val.targets(0)[1].tolist() == val.ground_truth().classes.tolist() == [1, 0]
 
 
 def test_tiny_coco_evaluates_as_the_file_itself(shared_data: Path) -> None:

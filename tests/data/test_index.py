@@ -286,7 +286,7 @@ def test_another_process_gets_the_index_by_name(make_set: Any, caplog: pytest.Lo
     sizes = [len(pickle.dumps(each)) for each in (one, many)]
     assert sizes[1] < sizes[0] + 20
     assert_equal(pickle.loads(pickle.dumps(many)), many)
-    fewer = many.relabelled(load_annotations(*make_set(1, name="cats", categories=[{"id": 3, "name": "cat"}])))
+    fewer = many.relabelled(load_annotations(*make_set(1, name="cats", categories=[{"id": 3, "name": "cat"}])).classes)
     assert_equal(pickle.loads(pickle.dumps(fewer)), fewer)
 
 

@@ -8,6 +8,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
-from rtdetrv2_train import Detector, Prediction, UserError, load_detector, predict_source
+from rtdetrv2_train import Detector, Prediction, UserError, build_model, load_detector, predict_source
+from rtdetrv2_train.classes import COCO
 from rtdetrv2_train.inference.sources import open_source
 from rtdetrv2_train.inference.tiling import tiles_of, without_repeats
 from tests.running import run_command
@@ -211,3 +213,85 @@ def test_tiling_finds_small_objects_once_where_the_whole_image_shows_none(
     np.testing.assert_allclose(small[np.argsort(small[:, 0]), :2], places, atol=6)
     assert (sides.max(1) > 280).sum() == 1
     assert torch.is_grad_enabled()
+
+
+def coco_file(path: Path, images: dict[int, str], categories: dict[int, str]) -> Path:
+    content = {
+        "images": [{"id": id_, "file_name": name, "height": 60, "width": 60} for id_, name in images.items()],
+        "categories": [{"id": id_, "name": name} for id_, name in categories.items()],
+        "annotations": [],
+    }
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def twins(tmp_path: Path, photos: Path) -> Path:
+    """Two images of one name in two folders."""
+    for folder in ("a", "b"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        (tmp_path / "in" / folder / "1.jpg").write_bytes((photos / "a.jpg").read_bytes())
+    return tmp_path / "in"
+
+
+COLOURS = {3: "red", 5: "green", 7: "blue"}
+
+
+def results_of(detector: Detector, source: Path, listed: Path, folder: Path) -> list[dict[str, Any]]:
+    predict_source(detector, source, folder, ["coco"], threshold=LOW, annotations=listed)
+    return json.loads((folder / "predictions.json").read_text())
+
+
+@pytest.mark.parametrize(("source", "prefix"), [("", ""), ("", "in/"), ("*/1.jpg", ""), ("*/1.jpg", "in/")])
+def test_images_of_one_name_have_the_ids_of_their_paths(
+    detector: Detector, twins: Path, tmp_path: Path, source: str, prefix: str
+) -> None:
+    listed = coco_file(tmp_path / "val.json", {8: f"{prefix}b/1.jpg", 6: f"{prefix}a/1.jpg", 1: "c/1.jpg"}, COLOURS)
+    results = results_of(detector, twins / source, listed, tmp_path / "out")
+    assert {(Path(r["file_name"]).parts[-2], r["image_id"]) for r in results} == {("a", 6), ("b", 8)}
+    assert {r["image_id"] for r in results_of(detector, twins / "a/1.jpg", listed, tmp_path / "out")} == {6}
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ({1: "1.jpg"}, r"the images 'a/1\.jpg' and 'b/1\.jpg' are both '1\.jpg' of '.*val\.json'"),
+        ({1: "a/1.jpg", 2: "a/1.jpg"}, r"val\.json' lists 'a/1\.jpg' under the ids 1, 2: give every image one id"),
+        ({1: "a/1.jpg"}, r"annotations= does not list the image 'b/1\.jpg'"),
+    ],
+)
+def test_an_image_whose_id_is_in_doubt_is_refused_before_anything_is_written(
+    detector: Detector, twins: Path, tmp_path: Path, images: dict[int, str], message: str
+) -> None:
+    listed = coco_file(tmp_path / "val.json", images, COLOURS)
+    with pytest.raises(UserError, match=message):
+        results_of(detector, twins, listed, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_categories_have_the_ids_of_their_names_in_the_annotations(
+    detector: Detector, twins: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image, images = twins / "a/1.jpg", {1: "1.jpg"}
+    names = detector.predict(image, threshold=LOW).names
+    listed = coco_file(tmp_path / "val.json", images, {9: "Red", 4: "blue"})
+    ids = [result["category_id"] for result in results_of(detector, image, listed, tmp_path / "out")]
+    assert ids == [{"red": 9, "blue": 4}[name] for name in names if name != "green"]
+    assert len(ids) < len(names)
+    assert "lacks classes of the model; COCO results are without them: 'green'" in caplog.text
+    nameless = replace(detector, class_names=("LABEL_0", "LABEL_1", "LABEL_2"), category_ids=())
+    listed = coco_file(tmp_path / "val.json", images, {9: "x", 4: "y", 30: "z"})
+    ids = [result["category_id"] for result in results_of(nameless, image, listed, tmp_path / "out")]
+    assert ids == [{"red": 4, "green": 9, "blue": 30}[name] for name in names]
+    with pytest.raises(UserError, match=r"have no class in common: 'y' \(id 4\), .* give class_names="):
+        results_of(detector, image, listed, tmp_path / "out")
+
+
+def test_weights_of_eighty_classes_without_names_predict_those_of_coco(tmp_path: Path, photos: Path) -> None:
+    torch.save(build_model("nano", num_classes=80).state_dict(), tmp_path / "weights.pth")
+    detector = load_detector(tmp_path / "weights.pth", model="nano", device="cpu")
+    assert detector.class_names[::79] == ("person", "toothbrush")
+    predict_source(detector, photos / "a.jpg", tmp_path, ["coco"], threshold=0)
+    ids = {result["category_id"] for result in json.loads((tmp_path / "predictions.json").read_text())}
+    assert ids <= set(COCO)
+    assert any(number > 80 for number in ids)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from lightning.pytorch import LightningDataModule
 
+from rtdetrv2_train.classes import Classes
 from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.augment.pipeline import TrainingPipeline, Transform
 from rtdetrv2_train.data.augment.schedule import MULTISCALE, AugmentationSchedule
@@ -132,6 +133,10 @@ class CocoDataModule(LightningDataModule):
         self._is_for_evaluation = True
         self.train_paths = self.val_paths or self.train_paths
 
+    def take_classes(self, classes: Classes) -> None:
+        """Let the classes be those of a model, where there is no training set."""
+        self._train_annotations = self._val_annotations = self.val_annotations.relabelled(classes)
+
     def load(self) -> None:
         """Read the annotations, unless that has been done. Needs no trainer.
 
@@ -146,7 +151,8 @@ class CocoDataModule(LightningDataModule):
             train, val = train.split(_HELD_OUT)
             logger.info("data.val is not set: %d of the images are held out, %d to train on", len(val), len(train))
         else:
-            val = train if self.train_paths == self.val_paths else self._read(self.val_paths).relabelled(train)
+            same = self.train_paths == self.val_paths
+            val = train if same else self._read(self.val_paths).relabelled(train.classes)
         self._train_annotations, self._val_annotations = val if self._is_for_evaluation else train, val
 
     def setup(self, stage: str | None = None) -> None:

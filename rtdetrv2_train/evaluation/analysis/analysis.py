@@ -15,7 +15,7 @@ from rtdetrv2_train.evaluation.analysis.matching import Matches, match, overlapp
 from rtdetrv2_train.evaluation.analysis.mistakes import LEAST_OVERLAP, Mistakes, find_mistakes
 from rtdetrv2_train.evaluation.backends import PrecisionRecall
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
-from rtdetrv2_train.evaluation.metrics import NOTHING_TO_MEASURE, CocoMetrics
+from rtdetrv2_train.evaluation.metrics import NOTHING_TO_MEASURE, CocoMetrics, measured
 
 SIZES = ("small", "medium", "large")
 
@@ -54,19 +54,16 @@ class Analysis:
         return self.overall.best_threshold
 
     def class_rows(self) -> list[dict[str, Any]]:
-        """A row of numbers for each class, ready for JSON and tables."""
+        """A row of numbers for each class, ready for JSON and tables; None where there was nothing to measure."""
         return [
             {
                 "name": of_class.name,
                 "num_boxes": of_class.num_boxes,
-                "AP": of_class.AP,
-                "AP50": of_class.AP50,
-                "AR100": of_class.AR100,
-                **{f"AP_{size}": float(self.size_AP[k, i]) for i, size in enumerate(SIZES)},
-                "best_threshold": curves.best_threshold,
-                "F1": float(curves.f1[curves.best]),
-                "precision": float(curves.precision[curves.best]),
-                "recall": float(curves.recall[curves.best]),
+                "AP": measured(of_class.AP),
+                "AP50": measured(of_class.AP50),
+                "AR100": measured(of_class.AR100),
+                **{f"AP_{size}": measured(float(self.size_AP[k, i])) for i, size in enumerate(SIZES)},
+                **(curves.at_best() if curves.num_boxes else dict.fromkeys(curves.at_best())),
             }
             for k, (of_class, curves) in enumerate(zip(self.metrics.per_class, self.curves, strict=True))
         ]
@@ -111,8 +108,8 @@ def analyse(evaluator: CocoEvaluator) -> Analysis:
 def _size_precision(counted: PrecisionRecall) -> NDArray[np.float64]:
     """``[K, 3]``; areas 1 to 3 are small, medium and large, and the last limit is 100 detections."""
     precision = counted.precision[:, :, :, 1:, -1]
-    measured = (precision > -1).all((0, 1))
-    return np.where(measured, precision.mean((0, 1)), NOTHING_TO_MEASURE)
+    there = (precision > -1).all((0, 1))
+    return np.where(there, precision.mean((0, 1)), NOTHING_TO_MEASURE)
 
 
 def _image_f1(boxes: EvaluatedBoxes, matches: Matches, threshold: float) -> NDArray[np.float64]:

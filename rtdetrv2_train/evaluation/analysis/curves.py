@@ -46,6 +46,11 @@ class Curves:
         """The score threshold with the highest F1."""
         return float(THRESHOLDS[self.best])
 
+    def at_best(self) -> dict[str, float]:
+        """That threshold, and F1, precision and recall there."""
+        names = {"F1": self.f1, "precision": self.precision, "recall": self.recall}
+        return {"best_threshold": self.best_threshold, **{key: float(curve[self.best]) for key, curve in names.items()}}
+
 
 def curves_of(boxes: EvaluatedBoxes, matches: Matches, of_class: int | None = None) -> Curves:
     """The curves of a class, or, with every box counting the same, of all classes."""
