@@ -21,7 +21,7 @@ from rtdetrv2_train.ground_truth import GroundTruth
 
 logger = logging.getLogger(__name__)
 
-_PROBLEMS_NAMED = 5
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -183,20 +183,23 @@ class AnnotationTable:
 
     def log_summary(self) -> None:
         """Log how much there is, and warn of boxes that are left out."""
+        unused = np.flatnonzero(np.bincount(self.labels, minlength=self.num_classes) == 0).tolist()
+        named = ", ".join(f"'{self.class_names[label]}'" for label in unused[:_MOST_NAMED])
         logger.info(
-            "'%s': %d images (%d without a box), %d boxes, %d classes",
+            "'%s': %d images (%d without a box), %d boxes, %d classes%s",
             self.annotation_file,
             len(self),
             int((np.diff(self.offsets) == 0).sum()),
             len(self.boxes),
             self.num_classes,
+            f" ({len(unused)} without a box: {named}{', ...' * (len(unused) > _MOST_NAMED)})" if unused else "",
         )
         if self.problems:
-            more = len(self.problems) - _PROBLEMS_NAMED
+            more = len(self.problems) - _MOST_NAMED
             logger.warning(
                 "'%s': %d broken boxes are left out of training: %s%s",
                 self.annotation_file,
                 len(self.problems),
-                "; ".join(map(str, self.problems[:_PROBLEMS_NAMED])),
+                "; ".join(map(str, self.problems[:_MOST_NAMED])),
                 f"; and {more} more" if more > 0 else "",
             )

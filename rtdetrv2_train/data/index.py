@@ -27,7 +27,7 @@ from rtdetrv2_train.errors import UserError
 logger = logging.getLogger(__name__)
 
 # To be raised whenever what is written, or how it is computed, changes.
-_VERSION = 2
+_VERSION = 3
 
 
 def load_annotations(annotation_file: Path, image_folder: Path) -> AnnotationTable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,14 +19,16 @@ from rtdetrv2_train.data.formats.coco_entries import (
     ImageEntry,
     brief,
     check_file_name,
-    is_id,
     is_name,
     plain,
     unusual_annotation,
     unusual_image,
+    whole,
 )
 from rtdetrv2_train.data.table_builder import TableBuilder
 from rtdetrv2_train.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 _KEYS = ("images", "annotations", "categories")
 
@@ -94,6 +97,7 @@ def _add_images(builder: TableBuilder, entries: Sequence[Any]) -> None:
             height, width = _size_of_file(builder.image_folder / image.file_name, builder.annotation_file)
             builder.sizes_from_images = True
         builder.add_image(image.id, image.file_name, height, width)
+    _warn_of_repeated(builder.repeated_images, "images", builder.annotation_file)
 
 
 def _add_annotations(builder: TableBuilder, entries: Sequence[Any]) -> None:
@@ -112,8 +116,7 @@ def _add_annotations(builder: TableBuilder, entries: Sequence[Any]) -> None:
             try:
                 row = unusual_annotation(loose)
             except ValueError as error:
-                image_id, annotation_id = (loose[key] if is_id(loose.get(key)) else None for key in ("image_id", "id"))
-                builder.add_problem(image_id, annotation_id, str(error))
+                builder.add_problem(whole(loose.get("image_id")), whole(loose.get("id")), str(error))
                 continue
         builder.add_annotation(row.image_id, row.category_id, row.bbox, row.id, row.area, bool(row.iscrowd))
 
@@ -132,16 +135,24 @@ def _size_of_file(path: Path, annotation_file: Path) -> tuple[int, int]:
 def _categories(entries: Sequence[Any], annotation_file: Path) -> dict[int, str]:
     """Id and name of each category."""
     names: dict[int, str] = {}
+    repeated = 0
     for position, entry in enumerate(map(plain, entries)):
-        if not isinstance(entry, dict) or not is_id(entry.get("id")) or not is_name(entry.get("name")):
+        number = whole(entry.get("id")) if isinstance(entry, dict) else None
+        if number is None or not is_name(entry.get("name")):
             raise UserError(
                 f"entry {position} of 'categories' of '{annotation_file}' is {brief(entry)}; a category needs a "
                 f"whole number as 'id' and a 'name': {LAYOUT}"
             )
-        if entry["id"] in names:
+        repeated += number in names
+        if names.setdefault(number, entry["name"]) != entry["name"]:
             raise UserError(
-                f"category id {entry['id']} of '{annotation_file}' stands for both '{names[entry['id']]}' and "
+                f"category id {number} of '{annotation_file}' stands for both '{names[number]}' and "
                 f"'{entry['name']}': give every category its own id"
             )
-        names[entry["id"]] = entry["name"]
+    _warn_of_repeated(repeated, "categories", annotation_file)
     return names
+
+
+def _warn_of_repeated(count: int, key: str, annotation_file: Path) -> None:
+    if count:
+        logger.warning("'%s' repeats %d of its '%s'; each counts once", annotation_file, count, key)
