@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdetrv2_train.data.array_folder import ArrayFolder
+from rtdetrv2_train.data.images.decode import Reading, StoredImage
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.ground_truth import GroundTruth
 
 logger = logging.getLogger(__name__)
 
 _MOST_NAMED = 5
+_AS_ANNOTATED = Reading("auto")
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,11 @@ class AnnotationTable:
         category_ids: the file's id of every label, ascending.
         class_names: the name of every label.
         problems: the boxes left out of training, and why.
-        sizes_from_images: whether the annotation file lacks sizes, so that image files were opened.
+        sizes_from_images: whether image files were opened for their sizes.
         image_ids: int64 ``[I]``.
         file_names: str ``[I]``.
-        heights: int64 ``[I]``, pixels, as the file says.
-        widths: int64 ``[I]``, pixels, as the file says.
+        heights: int64 ``[I]``, pixels, as the file says; of the turned image where EXIF is applied.
+        widths: int64 ``[I]``, the same.
         offsets: int64 ``[I + 1]``; the boxes of image i are ``boxes[offsets[i]:offsets[i + 1]]``.
         boxes: float32 ``[N, 4]``, xyxy pixels, clipped to the image; without crowd regions and broken boxes.
         labels: int64 ``[N]``, contiguous from 0.
@@ -66,6 +68,7 @@ class AnnotationTable:
         raw_areas: float64 ``[M]``, square pixels.
         raw_crowd: bool ``[M]``, whether the annotation is a crowd region.
         index: the folder that the arrays are mapped from; None where they are in memory.
+        reading: how image files are read.
     """
 
     annotation_file: Path
@@ -87,6 +90,7 @@ class AnnotationTable:
     raw_areas: NDArray[np.float64]
     raw_crowd: NDArray[np.bool_]
     index: ArrayFolder | None = None
+    reading: Reading = _AS_ANNOTATED
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, which opens the index itself: everything but the arrays that lie there."""
@@ -113,6 +117,18 @@ class AnnotationTable:
     def path(self, index: int) -> Path:
         """File of image number ``index``."""
         return self.image_folder / str(self.file_names[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Annotated (height, width) of image number ``index``."""
+        return int(self.heights[index]), int(self.widths[index])
+
+    def image(self, index: int) -> StoredImage:
+        """Image number ``index`` as it was annotated, turned where EXIF counts.
+
+        Raises:
+            UnreadableImageError: if the file is missing or damaged.
+        """
+        return StoredImage.read(self.path(index), self.reading, self.size(index))
 
     def relabelled(self, reference: AnnotationTable) -> AnnotationTable:
         """The same annotations with the classes and labels of another table, matched by category id.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.formats.coco import read_coco_file
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.inference.detector import Detector
@@ -71,7 +72,7 @@ def predict_source(
         max_detections: the most detections of an image or a tile, best first.
         tile: see :meth:`Detector.predict`.
         overlap: see :meth:`Detector.predict`.
-        batch_size: images at a time.
+        batch_size: images at a time; with tiles it is one.
         annotations: COCO file whose image ids ``coco`` shall use; None to number images from 1.
         max_frames: images after which to stop; None for all.
 
@@ -80,19 +81,21 @@ def predict_source(
     """
     if unknown := sorted(set(classes or ()) - set(detector.class_names)):
         raise UserError(f"there is no class '{unknown[0]}': choose of {', '.join(detector.class_names)}")
-    opened = open_source(source)
+    listed = read_coco_file(Path(annotations), Path(annotations).parent) if annotations else None
+    sizes = {} if listed is None else {str(name): listed.size(i) for i, name in enumerate(listed.file_names)}
+    opened = replace(open_source(source), reading=detector.reading(large=tile is not None), sizes=sizes)
     setting = Setting(
         folder=Path(output),
         class_names=detector.class_names,
         category_ids=detector.category_ids or range(1, len(detector.class_names) + 1),
-        image_ids=_image_ids(annotations) if annotations else {},
+        image_ids={} if listed is None else _image_ids(listed),
         frames_per_second=None if opened.video is None else opened.frames_per_second,
     )
     writers = open_writers(formats, setting)
     began, clock = time.perf_counter(), _ModelClock(detector)
     images, objects, skipped = 0, 0, []
     try:
-        for batch in _batches(opened, batch_size, max_frames):
+        for batch in _batches(opened, batch_size if tile is None else 1, max_frames):
             readable = [(frame.name, frame.image) for frame in batch if frame.image is not None]
             skipped += [f"{frame.name}: {frame.problem}" for frame in batch if frame.image is None]
             found = detector.predict([image for _, image in readable], threshold, max_detections, tile, overlap)
@@ -152,6 +155,5 @@ def _close(writers: Sequence[Writer]) -> tuple[Path, ...]:
     return tuple(writer.close() for writer in writers)
 
 
-def _image_ids(annotations: str | Path) -> dict[str, int]:
-    content = read_coco_file(Path(annotations), Path(annotations).parent)
-    return dict(zip(content.file_names.tolist(), content.image_ids.tolist(), strict=True))
+def _image_ids(listed: AnnotationTable) -> dict[str, int]:
+    return dict(zip(listed.file_names.tolist(), listed.image_ids.tolist(), strict=True))
