@@ -89,6 +89,11 @@ class Checkpoint:
         """Whether images keep their aspect ratio in the input."""
         return self.card is not None and self.card.letterbox
 
+    @property
+    def pixel_range(self) -> tuple[float, float] | None:
+        """Values of images of more than 8 bits that are black and white, where a training set needed that."""
+        return None if self.card is None else self.card.pixel_range
+
 
 def make_checkpoint(
     state_dict: Mapping[str, Any],

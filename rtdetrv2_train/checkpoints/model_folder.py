@@ -27,12 +27,14 @@ class ModelCard:
         class_names: in the order of the class indices.
         category_ids: the annotation file's id of each class.
         letterbox: whether images keep their aspect ratio in the input, with a black margin at the right or below.
+        pixel_range: values of images of more than 8 bits that are black and white; None: those of all of 16 bits.
     """
 
     architecture: Architecture
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     letterbox: bool = False
+    pixel_range: tuple[float, float] | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str) -> ModelCard:
@@ -46,13 +48,15 @@ class ModelCard:
             UserError: if a key is missing or is not what it should be.
         """
         try:
+            limits = values.get("pixel_range")
             return cls(
                 architecture=Architecture.from_dict(values["architecture"], "architecture"),
                 class_names=tuple(str(name) for name in values["class_names"]),
                 category_ids=tuple(int(category) for category in values["category_ids"]),
                 letterbox=bool(values["letterbox"]),
+                pixel_range=None if limits is None else (float(limits[0]), float(limits[1])),
             )
-        except (KeyError, TypeError, ValueError, UserError) as error:
+        except (LookupError, TypeError, ValueError, UserError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
             raise UserError(f"{where} does not describe a model ({reason}): export the model again") from error
 
@@ -63,6 +67,7 @@ class ModelCard:
             "class_names": list(self.class_names),
             "category_ids": list(self.category_ids),
             "letterbox": self.letterbox,
+            "pixel_range": None if self.pixel_range is None else list(self.pixel_range),
         }
 
 

@@ -136,5 +136,6 @@ def _look_as_trained(config: DictConfig, checkpoint: Checkpoint, given: Sequence
         config.data.image_size = config.model.image_size
     elif "data.image_size" not in given and checkpoint.image_size is not None:
         config.data.image_size = list(checkpoint.image_size)
-    if "data.letterbox" not in given and checkpoint.image_size is not None:
-        OmegaConf.update(config, "data.letterbox", checkpoint.letterbox, force_add=True)
+    for key, value in (("letterbox", checkpoint.letterbox), ("pixel_range", checkpoint.pixel_range)):
+        if f"data.{key}" not in given and checkpoint.card is not None:
+            OmegaConf.update(config, f"data.{key}", value, force_add=True)

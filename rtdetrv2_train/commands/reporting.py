@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from rtdetrv2_train.data.annotations import AnnotationTable
-from rtdetrv2_train.data.images.decode import UnreadableImageError, read_image
+from rtdetrv2_train.data.images.decode import UnreadableImageError
 from rtdetrv2_train.evaluation.analysis.analysis import Analysis, analyse
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.files import save_json
@@ -51,7 +51,7 @@ def report(
 
     def read(image_id: int) -> NDArray[Any] | None:
         try:
-            return read_image(annotations.path(numbers[image_id]))
+            return annotations.image(numbers[image_id]).decode()[0]
         except UnreadableImageError:
             return None
 

@@ -158,7 +158,7 @@ def _train(trainer: Trainer, config: DictConfig) -> TrainedRun | None:
         parameter_rules=plain(config.model.parameter_rules),
         evaluator=CocoEvaluator(data.val_annotations.ground_truth(), data.category_ids, config.evaluation.backend),
         from_scratch=not pretrained,
-        card=ModelCard(model.architecture, data.class_names, data.category_ids, data.letterbox),
+        card=ModelCard(model.architecture, data.class_names, data.category_ids, data.letterbox, data.pixel_range),
     )
     if most == AUTO:
         share = batch_size.accumulated * batch_size.per_device

@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from rtdetrv2_train.classes import Classes, match_classes
 from rtdetrv2_train.data.array_folder import ArrayFolder
+from rtdetrv2_train.data.images.decode import Reading, StoredImage
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.ground_truth import GroundTruth
 
 logger = logging.getLogger(__name__)
 
-_PROBLEMS_NAMED = 5
+_MOST_NAMED = 5
+_AS_ANNOTATED = Reading("auto")
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,11 @@ class AnnotationTable:
         category_ids: the file's id of every label, ascending.
         class_names: the name of every label.
         problems: the boxes left out of training, and why.
-        sizes_from_images: whether the annotation file lacks sizes, so that image files were opened.
+        sizes_from_images: whether image files were opened for their sizes.
         image_ids: int64 ``[I]``.
         file_names: str ``[I]``.
-        heights: int64 ``[I]``, pixels, as the file says.
-        widths: int64 ``[I]``, pixels, as the file says.
+        heights: int64 ``[I]``, pixels, as the file says; of the turned image where EXIF is applied.
+        widths: int64 ``[I]``, the same.
         offsets: int64 ``[I + 1]``; the boxes of image i are ``boxes[offsets[i]:offsets[i + 1]]``.
         boxes: float32 ``[N, 4]``, xyxy pixels, clipped to the image; without crowd regions and broken boxes.
         labels: int64 ``[N]``, contiguous from 0.
@@ -67,6 +69,7 @@ class AnnotationTable:
         raw_areas: float64 ``[M]``, square pixels.
         raw_crowd: bool ``[M]``, whether the annotation is a crowd region.
         index: the folder that the arrays are mapped from; None where they are in memory.
+        reading: how image files are read.
     """
 
     annotation_file: Path
@@ -88,6 +91,7 @@ class AnnotationTable:
     raw_areas: NDArray[np.float64]
     raw_crowd: NDArray[np.bool_]
     index: ArrayFolder | None = None
+    reading: Reading = _AS_ANNOTATED
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, which opens the index itself: everything but the arrays that lie there."""
@@ -119,6 +123,18 @@ class AnnotationTable:
     def classes(self) -> Classes:
         """The classes of the file."""
         return Classes(self.class_names, self.category_ids, str(self.annotation_file))
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Annotated (height, width) of image number ``index``."""
+        return int(self.heights[index]), int(self.widths[index])
+
+    def image(self, index: int) -> StoredImage:
+        """Image number ``index`` as it was annotated, turned where EXIF counts.
+
+        Raises:
+            UnreadableImageError: if the file is missing or damaged.
+        """
+        return StoredImage.read(self.path(index), self.reading, self.size(index))
 
     def subset(self, images: NDArray[np.int64]) -> AnnotationTable:
         """The table of some of the images.
@@ -231,20 +247,23 @@ class AnnotationTable:
 
     def log_summary(self) -> None:
         """Log how much there is, and warn of boxes that are left out."""
+        unused = np.flatnonzero(np.bincount(self.labels, minlength=self.num_classes) == 0).tolist()
+        named = ", ".join(f"'{self.class_names[label]}'" for label in unused[:_MOST_NAMED])
         logger.info(
-            "'%s': %d images (%d without a box), %d boxes, %d classes",
+            "'%s': %d images (%d without a box), %d boxes, %d classes%s",
             self.annotation_file,
             len(self),
             int((np.diff(self.offsets) == 0).sum()),
             len(self.boxes),
             self.num_classes,
+            f" ({len(unused)} without a box: {named}{', ...' * (len(unused) > _MOST_NAMED)})" if unused else "",
         )
         if self.problems:
-            more = len(self.problems) - _PROBLEMS_NAMED
+            more = len(self.problems) - _MOST_NAMED
             logger.warning(
                 "'%s': %d broken boxes are left out of training: %s%s",
                 self.annotation_file,
                 len(self.problems),
-                "; ".join(map(str, self.problems[:_PROBLEMS_NAMED])),
+                "; ".join(map(str, self.problems[:_MOST_NAMED])),
                 f"; and {more} more" if more > 0 else "",
             )

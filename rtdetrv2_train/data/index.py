@@ -12,7 +12,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import astuple, fields
+from dataclasses import astuple, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +22,28 @@ from filelock import FileLock
 from rtdetrv2_train.data.annotations import AnnotationProblem, AnnotationTable
 from rtdetrv2_train.data.array_folder import ArrayFolder, UnusableArraysError, write_arrays
 from rtdetrv2_train.data.formats.coco import read_coco_file
+from rtdetrv2_train.data.images.decode import Exif, Reading
 from rtdetrv2_train.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 # To be raised whenever what is written, or how it is computed, changes.
-_VERSION = 2
+_VERSION = 3
 
 
-def load_annotations(annotation_file: Path, image_folder: Path) -> AnnotationTable:
+def load_annotations(annotation_file: Path, image_folder: Path, exif: Exif = "auto") -> AnnotationTable:
     """Read an annotation file, or its index; the log names broken boxes, which are not trained on.
 
     Args:
         annotation_file: JSON file with ``images``, ``annotations`` and ``categories``.
         image_folder: folder that the ``file_name`` of the images is relative to.
+        exif: see `Reading`; ``apply`` opens all images once.
 
     Raises:
         UserError: if the file is missing or is not a COCO annotation file.
     """
     try:
-        table = _indexed(Path(annotation_file), Path(image_folder))
+        table = replace(_indexed(Path(annotation_file), Path(image_folder), exif == "apply"), reading=Reading(exif))
     except OSError as error:
         raise UserError(f"the annotation file '{annotation_file}' cannot be read: {error.strerror}") from error
     table.log_summary()
@@ -55,13 +57,13 @@ def cache_folder() -> Path:
     return base / "rtdetrv2_train"
 
 
-def _indexed(annotation_file: Path, image_folder: Path) -> AnnotationTable:
+def _indexed(annotation_file: Path, image_folder: Path, upright: bool) -> AnnotationTable:
     """The table from the index, which is built first if there is none that fits; from the file where none can be kept.
 
     Of several processes that find no index, one builds it and the others wait.
     """
     state = annotation_file.stat()
-    key = {"version": _VERSION, "bytes": state.st_size, "modified": state.st_mtime_ns}
+    key = {"version": _VERSION, "bytes": state.st_size, "modified": state.st_mtime_ns, "upright": upright}
     places = (_beside(annotation_file), _in_cache(annotation_file))
 
     def opened(place: Path) -> AnnotationTable | None:
@@ -78,7 +80,7 @@ def _indexed(annotation_file: Path, image_folder: Path) -> AnnotationTable:
             place.parent.mkdir(parents=True, exist_ok=True)
             with _alone(place):
                 if (table := opened(place)) is None:
-                    built = read_coco_file(annotation_file, image_folder) if built is None else built
+                    built = read_coco_file(annotation_file, image_folder, upright) if built is None else built
                     _write(place, key, built)
         except OSError as error:
             fault = error.strerror or str(error)
@@ -93,7 +95,7 @@ def _indexed(annotation_file: Path, image_folder: Path) -> AnnotationTable:
         annotation_file,
         "; ".join(faults),
     )
-    return read_coco_file(annotation_file, image_folder) if built is None else built
+    return read_coco_file(annotation_file, image_folder, upright) if built is None else built
 
 
 def _beside(annotation_file: Path) -> Path:
@@ -127,6 +129,7 @@ def _opened(place: Path, key: Mapping[str, Any], annotation_file: Path, image_fo
         return None
     if index.facts["sizes_from"] not in (None, str(image_folder)):
         return None
+    arrays: dict[str, Any] = index.arrays
     return AnnotationTable(
         annotation_file=annotation_file,
         image_folder=image_folder,
@@ -135,7 +138,7 @@ def _opened(place: Path, key: Mapping[str, Any], annotation_file: Path, image_fo
         problems=tuple(AnnotationProblem(*problem) for problem in index.facts["problems"]),
         sizes_from_images=index.facts["sizes_from"] is not None,
         index=index,
-        **index.arrays,
+        **arrays,
     )
 
 

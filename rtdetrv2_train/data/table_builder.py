@@ -32,6 +32,7 @@ class TableBuilder:
         self.image_folder = image_folder
         self.categories = dict(sorted(categories.items()))
         self.sizes_from_images = False
+        self.repeated_images = 0
         self._labels = {category_id: label for label, category_id in enumerate(self.categories)}
         self._positions: dict[int, int] = {}
         self._names: list[str] = []
@@ -41,7 +42,7 @@ class TableBuilder:
         self._boxes, self._areas = array("d"), array("d")
 
     def add_image(self, image_id: int, file_name: str, height: int, width: int) -> None:
-        """Add an image.
+        """Add an image; one that is the same as an earlier one counts once.
 
         Args:
             image_id: its id, of 64 bits.
@@ -54,6 +55,9 @@ class TableBuilder:
         """
         first = self._positions.setdefault(image_id, len(self._names))
         if first < len(self._names):
+            if (self._names[first], *self._sizes[2 * first : 2 * first + 2]) == (file_name, height, width):
+                self.repeated_images += 1
+                return
             raise UserError(
                 f"image id {image_id} of '{self.annotation_file}' stands for both '{self._names[first]}' and "
                 f"'{file_name}': give every image its own id"

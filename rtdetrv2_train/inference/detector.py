@@ -12,7 +12,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from rtdetrv2_train.data.images.decode import ImageArray, UnreadableImageError, as_rgb, read_image
+from rtdetrv2_train.data.images.decode import (
+    ImageArray,
+    PixelRange,
+    Reading,
+    UnreadableImageError,
+    as_rgb,
+    orientation_of,
+    read_image,
+    turned,
+)
 from rtdetrv2_train.data.images.resize import evaluation_input
 from rtdetrv2_train.errors import UserError, check_number
 from rtdetrv2_train.inference.tiling import cut_by_tile, tiles_of, without_repeats
@@ -33,7 +42,8 @@ class Prediction:
         labels: int64 ``[n]``, class indices.
         names: their names.
         scores: float32 ``[n]``, in [0, 1].
-        boxes: float32 ``[n, 4]``, xyxy in pixels of the image; they may reach a little beyond its border.
+        boxes: float32 ``[n, 4]``, xyxy in pixels of the image as it is seen, turned where its EXIF says so; they may
+            reach a little beyond its border.
     """
 
     labels: NDArray[np.int64]
@@ -63,6 +73,7 @@ class Detector:
         letterbox: whether they keep their aspect ratio, with a black margin at the right or below.
         category_ids: the annotation file's id of each class index; empty where that is not known.
         half: whether to compute in half precision (float16 on a GPU, bfloat16 on the CPU).
+        pixel_range: values of images of more than 8 bits that become black and white (see `Reading`).
     """
 
     model: RTDETRv2
@@ -71,6 +82,7 @@ class Detector:
     letterbox: bool = False
     category_ids: tuple[int, ...] = ()
     half: bool = False
+    pixel_range: PixelRange | None = None
 
     def fused(self) -> Detector:
         """The same detector with all norms folded into the convolutions: the same objects in less time."""
@@ -108,7 +120,7 @@ class Detector:
 
         Args:
             images: a path, an image of Pillow's, or a uint8 array ``[H, W]``, ``[H, W, 3]`` (RGB) or ``[H, W, 4]``
-                (RGBA); or a list of these. The orientation in EXIF is ignored, as in training.
+                (RGBA); or a list of these. Files and images of Pillow's are turned as their EXIF says.
             threshold: objects with a score above it are given.
             max_detections: at most so many objects, the best; of each tile, where there are tiles.
             tile: for small objects in large images: the side in pixels of the tiles to look at one by one, besides the
@@ -126,16 +138,21 @@ class Detector:
         if not isinstance(images, list | tuple):
             return self.predict([images], threshold, max_detections, tile, overlap)[0]
         if tile is not None:
-            return [self._predict_tiles(_pixels(image), threshold, max_detections, tile, overlap) for image in images]
+            return [self._predict_tiles(image, threshold, max_detections, tile, overlap) for image in images]
         return [
             prediction
             for start in range(0, len(images), _BATCH_SIZE)
             for prediction in self._predict(images[start : start + _BATCH_SIZE], threshold, max_detections)
         ]
 
+    def reading(self, large: bool = False) -> Reading:
+        """How the files of images to predict on are read; ``large``: whether also those beyond Pillow's limit."""
+        return Reading("apply", self.pixel_range, large)
+
     def _predict_tiles(
-        self, image: ImageArray, threshold: float, max_detections: int, side: int, overlap: float
+        self, source: ImageLike, threshold: float, max_detections: int, side: int, overlap: float
     ) -> Prediction:
+        image = _pixels(source, self.reading(large=True))
         height, width = image.shape[:2]
         tiles = tiles_of(height, width, side, overlap)
         if len(tiles) > 1:
@@ -153,7 +170,7 @@ class Detector:
         return Prediction(labels[kept], names, scores[kept], np.concatenate(boxes)[kept])
 
     def _predict(self, images: Sequence[ImageLike], threshold: float, max_detections: int) -> list[Prediction]:
-        arrays = [_pixels(image) for image in images]
+        arrays = [_pixels(image, self.reading()) for image in images]
         device = next(self.model.parameters()).device
         inputs = [evaluation_input(array, self.image_size, self.letterbox) for array in arrays]
         batch = torch.from_numpy(np.stack([pixels for pixels, _ in inputs])).to(device).permute(0, 3, 1, 2)
@@ -250,11 +267,11 @@ def make_detector(
     return Detector(model, names, image_size or model.architecture.image_size)
 
 
-def _pixels(image: ImageLike) -> ImageArray:
+def _pixels(image: ImageLike, reading: Reading) -> ImageArray:
     """Uint8 ``[H, W, 3]``."""
     if isinstance(image, str | Path):
         try:
-            return read_image(Path(image))
+            return read_image(Path(image), reading)
         except UnreadableImageError as error:
             raise UserError(f"image '{image}' cannot be read ({error}): give an intact image file") from error
     if isinstance(image, np.ndarray):
@@ -267,4 +284,4 @@ def _pixels(image: ImageLike) -> ImageArray:
         image = Image.fromarray(image[..., 0] if image.ndim == 3 and channels == 1 else image)
     if not isinstance(image, Image.Image):
         raise UserError(f"a {type(image).__name__} is no image: give a path, an image of Pillow's or a uint8 array")
-    return np.array(as_rgb(image), dtype=np.uint8)
+    return turned(np.array(as_rgb(image, reading.pixel_range), dtype=np.uint8), orientation_of(image))

@@ -85,7 +85,12 @@ def restore(
         log.info(line)
     model.use_decoder_layers(num_eval_layers)
     detector = make_detector(model.eval(), class_names or checkpoint.named_beside())
-    return replace(detector, category_ids=tuple(checkpoint.category_ids or ()), letterbox=checkpoint.letterbox)
+    return replace(
+        detector,
+        category_ids=tuple(checkpoint.category_ids or ()),
+        letterbox=checkpoint.letterbox,
+        pixel_range=checkpoint.pixel_range,
+    )
 
 
 def _recognised(checkpoint: Checkpoint) -> DictConfig:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.formats.coco import read_coco_file
 from rtdetrv2_train.errors import UserError, check_number
 from rtdetrv2_train.inference.detector import Detector
@@ -72,7 +73,7 @@ def predict_source(
         max_detections: the most detections of an image or a tile, best first.
         tile: see :meth:`Detector.predict`.
         overlap: see :meth:`Detector.predict`.
-        batch_size: images at a time.
+        batch_size: images at a time; with tiles it is one.
         annotations: COCO file whose ids of images and categories ``coco`` shall use; None to number images from 1.
         max_frames: images after which to stop; None for all.
 
@@ -88,18 +89,20 @@ def predict_source(
     if annotations and opened.video is not None:
         raise UserError("annotations= lists images, but source= is a video: leave annotations= out")
     listed = read_coco_file(Path(annotations), Path(annotations).parent) if annotations else None
+    image_ids = image_ids_of(listed, opened.files[:max_frames]) if listed else None
+    opened = replace(opened, reading=detector.reading(large=tile is not None), sizes=_sizes(listed, image_ids or {}))
     setting = Setting(
         folder=Path(output),
         class_names=detector.class_names,
         category_ids=category_ids_of(detector, listed.classes if listed else None),
-        image_ids=image_ids_of(listed, opened.files[:max_frames]) if listed else None,
+        image_ids=image_ids,
         frames_per_second=None if opened.video is None else opened.frames_per_second,
     )
     writers = open_writers(formats, setting)
     began, clock = time.perf_counter(), _ModelClock(detector)
     images, objects, skipped = 0, 0, []
     try:
-        for batch in _batches(opened, batch_size, max_frames):
+        for batch in _batches(opened, batch_size if tile is None else 1, max_frames):
             readable = [(frame.name, frame.image) for frame in batch if frame.image is not None]
             skipped += [f"{frame.name}: {frame.problem}" for frame in batch if frame.image is None]
             found = detector.predict([image for _, image in readable], threshold, max_detections, tile, overlap)
@@ -157,3 +160,11 @@ def _batches(source: Source, size: int, most: int | None) -> Iterator[list[Frame
 
 def _close(writers: Sequence[Writer]) -> tuple[Path, ...]:
     return tuple(writer.close() for writer in writers)
+
+
+def _sizes(listed: AnnotationTable | None, image_ids: Mapping[str, int]) -> dict[str, tuple[int, int]]:
+    """Annotated (height, width) of each image."""
+    if listed is None:
+        return {}
+    index = {int(image_id): i for i, image_id in enumerate(listed.image_ids)}
+    return {name: listed.size(index[image_id]) for name, image_id in image_ids.items()}

@@ -6,14 +6,14 @@ import glob
 import re
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
 
-from rtdetrv2_train.data.images.decode import ImageArray, UnreadableImageError, as_bytes, read_image
+from rtdetrv2_train.data.images.decode import ImageArray, Reading, UnreadableImageError, as_bytes, read_image
 from rtdetrv2_train.errors import UserError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2"}
@@ -21,6 +21,7 @@ VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpe
 _READERS = 2
 _AHEAD = 16
 _USUAL_RATE = 25.0
+_UPRIGHT = Reading("apply")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +46,14 @@ class Source:
     Attributes:
         files: the images, and their names in what is written; empty for a video.
         video: a video's path or a camera's number.
+        reading: how images are read.
+        sizes: annotated (height, width) of images by name, which then decide whether EXIF turns them.
     """
 
     files: tuple[tuple[Path, str], ...] = ()
     video: Path | int | None = None
+    reading: Reading = _UPRIGHT
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of frames; 0 where only the end will tell."""
@@ -72,7 +77,27 @@ class Source:
 
     def __iter__(self) -> Iterator[Frame]:
         """The frames in order; images are read ahead."""
-        return _images(self.files) if self.video is None else _pictures(self.video)
+        return self._images() if self.video is None else _pictures(self.video)
+
+    def _images(self) -> Iterator[Frame]:
+        waiting: deque[Future[Frame]] = deque()
+        ahead = _READERS if self.reading.large else _AHEAD
+        with ThreadPoolExecutor(_READERS) as readers:
+            for path, name in self.files:
+                waiting.append(readers.submit(self._read, path, name))
+                if len(waiting) == ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _read(self, path: Path, name: str) -> Frame:
+        annotated = self.sizes.get(name)
+        reading = replace(self.reading, exif="auto") if annotated else self.reading
+        try:
+            return Frame(name, read_image(path, reading, annotated))
+        except UnreadableImageError as error:
+            # Pillow names its own buffer where it knows no file.
+            return Frame(name, None, re.sub(r" <_io\.BytesIO.*>", "", str(error)))
 
 
 def open_source(source: str | Path | int | None) -> Source:
@@ -130,25 +155,6 @@ def _named(files: list[Path]) -> tuple[tuple[Path, str], ...]:
     if len(set(names)) < len(names):
         names = ["/".join(part for part in path.parts if part not in ("/", "..", ".")) for path in files]
     return tuple(zip(files, names, strict=True))
-
-
-def _images(files: tuple[tuple[Path, str], ...]) -> Iterator[Frame]:
-    waiting: deque[Future[Frame]] = deque()
-    with ThreadPoolExecutor(_READERS) as readers:
-        for path, name in files:
-            waiting.append(readers.submit(_read, path, name))
-            if len(waiting) == _AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-def _read(path: Path, name: str) -> Frame:
-    try:
-        return Frame(name, read_image(path))
-    except UnreadableImageError as error:
-        # Pillow names its own buffer where it knows no file.
-        return Frame(name, None, re.sub(r" <_io\.BytesIO.*>", "", str(error)))
 
 
 def _pictures(video: Path | int) -> Iterator[Frame]:

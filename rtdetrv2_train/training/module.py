@@ -259,7 +259,7 @@ class DetectionModule(LightningModule):
                 for names in (before, self.card.class_names)
             )
             raise UserError(
-                f"the run that is resumed has the classes {there}, but the data now has {here}: resume with the same, or "
+                f"the run that is resumed has the classes {there}, but the data now has {here}: resume with those, or "
                 "start a new run with init_from="
             )
         saved, own = checkpoint["state_dict"], self.state_dict()

@@ -21,7 +21,7 @@ from tests.support import small_model
 
 NAMES = ("cat", "dog", "bird", "fish")
 ARCHITECTURE = replace(small_model(num_classes=4).architecture, image_size=(64, 96))
-CARD = ModelCard(ARCHITECTURE, class_names=NAMES, category_ids=(3, 5, 8, 9), letterbox=True)
+CARD = ModelCard(ARCHITECTURE, class_names=NAMES, category_ids=(3, 5, 8, 9), letterbox=True, pixel_range=(2e4, 21500.0))
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +108,7 @@ def test_a_model_folder_comes_back_as_it_was_written(tmp_path: Path, weights: di
         "class_names",
         "category_ids",
         "letterbox",
+        "pixel_range",
     }
     for source in (tmp_path / "model", tmp_path / "model" / "model.safetensors"):
         checkpoint = read_checkpoint(source)
@@ -115,6 +116,7 @@ def test_a_model_folder_comes_back_as_it_was_written(tmp_path: Path, weights: di
         assert checkpoint.class_names == NAMES
         assert checkpoint.image_size == (64, 96)
         assert checkpoint.letterbox
+        assert checkpoint.pixel_range == (20000, 21500)
         assert_same(checkpoint.state_dict, weights)
 
 

@@ -76,12 +76,15 @@ def test_crowd_regions_are_evaluated_but_not_trained_on(tmp_path: Path) -> None:
         (annotation([10, 10, 5, -1], 7), "no width or no height"),
         (annotation([250, 10, 5, 5], 7), "outside the image (200 x 100)"),
         (annotation([1, 2, 3], 7), "not four finite numbers"),
-        (annotation(["1", 2, 3, 4], 7), "not four finite numbers"),
+        (annotation(["one", 2, 3, 4], 7), "not four finite numbers"),
+        (annotation([1, 2, "nan", 4], 7), "not four finite numbers"),
         (annotation([1, 2, float("nan"), 4], 7), "not four finite numbers"),
         (annotation(None, 7), "not four finite numbers"),
         (annotation([1, 2, 3, 4], 7, category_id=6), "unknown category_id 6"),
         (annotation([1, 2, 3, 4], 7, image_id=9), "unknown image_id 9"),
         (annotation([1, 2, 3, 4], 7, image_id="x"), "image_id 'x' is not a whole number"),
+        (annotation([1, 2, 3, 4], 7, category_id=5.5), "category_id 5.5 is not a whole number"),
+        (annotation([1, 2, 3, 4], 7, iscrowd="perhaps"), "iscrowd 'perhaps' is neither 0 nor 1"),
     ],
 )
 def test_a_broken_box_is_left_out_and_named(
@@ -96,6 +99,64 @@ def test_a_broken_box_is_left_out_and_named(
     assert problem.file_name == ("" if broken["image_id"] in (9, "x") else "a.jpg")
     assert "1 broken boxes" in caplog.text
     assert reason in caplog.text
+
+
+@pytest.mark.parametrize("crowd", [1, 1.0, "1", "1.0", True, "true", " True "])
+def test_a_crowd_region_is_one_however_its_flag_is_written(tmp_path: Path, crowd: Any) -> None:
+    loaded = load(tmp_path, [annotation([0, 0, 10, 10], 1, iscrowd=crowd), annotation([0, 0, 20, 20], 2)])
+    assert loaded.raw_crowd.tolist() == [True, False]
+    assert len(loaded.boxes) == 1
+
+
+@pytest.mark.parametrize("crowd", [0, 0.0, "0", "0.0", False, "false", None])
+def test_an_object_is_no_crowd_region_however_its_flag_is_written(tmp_path: Path, crowd: Any) -> None:
+    loaded = load(tmp_path, [annotation([0, 0, 10, 10], 1, iscrowd=crowd)])
+    assert loaded.raw_crowd.tolist() == [False]
+    assert len(loaded.boxes) == 1
+
+
+@pytest.mark.parametrize("written", [float, str, lambda number: f"{number}.0", lambda number: f"00{number}"])
+def test_numbers_may_be_floats_or_text(tmp_path: Path, written: Any) -> None:
+    image = {"id": written(1), "file_name": "a.jpg", "height": written(100), "width": written(200)}
+    box = annotation([written(side) for side in (10, 20, 30, 40)], written(7), area=written(600))
+    loaded = load(
+        tmp_path,
+        [{**box, "image_id": written(1), "category_id": written(5)}, annotation([0, 0, 0, 1], written(8))],
+        images=[image],
+        categories=[{"id": written(5), "name": "cat"}],
+    )
+    assert (loaded.image_ids.tolist(), loaded.category_ids) == ([1], (5,))
+    assert (loaded.heights.tolist(), loaded.widths.tolist()) == ([100], [200])
+    assert not loaded.sizes_from_images
+    assert loaded.targets(0)[0].tolist() == [[10, 20, 40, 60]]
+    assert loaded.raw_areas.tolist() == [600, 1]
+    assert [problem.annotation_id for problem in loaded.problems] == [8]
+
+
+def test_ids_of_64_bits_as_text_are_exact(tmp_path: Path) -> None:
+    boxes = [annotation([0, 0, 10, 10], image_id=str(2**62 + 1))]
+    loaded = load(tmp_path, boxes, images=[{**IMAGE, "id": str(2**62 + 1)}, {**IMAGE, "id": 2**62}])
+    assert loaded.image_ids.tolist() == [2**62 + 1, 2**62]
+    assert len(loaded.targets(0)[0]) == 1
+
+
+def test_repeated_entries_count_once_and_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    repeated = [{**IMAGE, "license": 1}, {**IMAGE, "id": 2, "file_name": "b.jpg"}, {**IMAGE, "id": "1"}]
+    categories = [CATEGORY, {**CATEGORY, "supercategory": "animal"}, CATEGORY]
+    loaded = load(tmp_path, [annotation([0, 0, 10, 10])], images=repeated, categories=categories)
+    assert loaded.file_names.tolist() == ["a.jpg", "b.jpg"]
+    assert loaded.class_names == ("cat",)
+    assert "repeats 1 of its 'images'" in caplog.text
+    assert "repeats 2 of its 'categories'" in caplog.text
+    with pytest.raises(UserError, match=r"image id 1 of .* stands for both"):
+        load(tmp_path, [], images=[IMAGE, {**IMAGE, "file_name": "other.jpg"}])
+
+
+def test_categories_without_a_box_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    categories = [{"id": 0, "name": "cells"}, CATEGORY]
+    with caplog.at_level(logging.INFO):
+        load(tmp_path, [annotation([0, 0, 10, 10])], categories=categories)
+    assert "2 classes (1 without a box: 'cells')" in caplog.text
 
 
 def test_ground_truth_keeps_the_file_as_it_is_and_fills_what_is_missing(tmp_path: Path) -> None:
@@ -152,8 +213,12 @@ def test_missing_sizes_are_read_from_the_image(make_set: Any) -> None:
         ({"images": [], "annotations": [], "categories": [CATEGORY]}, "'images' of .* is empty"),
         ({"images": [IMAGE], "annotations": [], "categories": []}, "'categories' of .* is empty"),
         (
-            {"images": [{"id": "1", "file_name": "a"}], "annotations": [], "categories": [CATEGORY]},
+            {"images": [{"id": "a_1", "file_name": "a"}], "annotations": [], "categories": [CATEGORY]},
             "entry 0 of 'images'",
+        ),
+        (
+            {"images": [{"id": "1_2", "file_name": "a"}], "annotations": [], "categories": [CATEGORY]},
+            "entry 0 of 'images' .* needs a whole number as 'id'",
         ),
         ({"images": [IMAGE], "annotations": [], "categories": [{"id": 1}]}, "entry 0 of 'categories'"),
         ({"images": [IMAGE], "annotations": ["x"], "categories": [CATEGORY]}, "entry of 'annotations' is 'x'"),

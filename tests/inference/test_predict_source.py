@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from rtdetrv2_train import Detector, Prediction, UserError, build_model, load_detector, predict_source
 from rtdetrv2_train.classes import COCO
+from rtdetrv2_train.data.images import decode
 from rtdetrv2_train.inference.sources import open_source
 from rtdetrv2_train.inference.tiling import tiles_of, without_repeats
 from tests.running import run_command
@@ -295,3 +296,64 @@ def test_weights_of_eighty_classes_without_names_predict_those_of_coco(tmp_path:
     ids = {result["category_id"] for result in json.loads((tmp_path / "predictions.json").read_text())}
     assert ids <= set(COCO)
     assert any(number > 80 for number in ids)
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_predictions_are_upright_as_exif_says(
+    detector: Detector, photos: Path, tmp_path: Path, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.open(photos / "a.png").save(tmp_path / "a.png", exif=exif)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.png")))
+    expected = detector.predict(upright, threshold=LOW)
+    for image in (tmp_path / "a.png", Image.open(tmp_path / "a.png")):
+        np.testing.assert_array_equal(detector.predict(image, threshold=LOW).boxes, expected.boxes)
+        tiled = detector.predict(image, threshold=LOW, tile=40)
+        np.testing.assert_array_equal(tiled.boxes, detector.predict(upright, threshold=LOW, tile=40).boxes)
+    predict_source(detector, tmp_path / "a.png", tmp_path / "out", ["images", "csv"], threshold=LOW)
+    assert Image.open(tmp_path / "out/images/a.png").size == upright.shape[1::-1]
+    lines = list(csv.DictReader((tmp_path / "out/predictions.csv").open()))
+    assert [float(line["left"]) for line in lines] == pytest.approx(expected.boxes[:, 0].tolist(), abs=0.06)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_results_for_an_annotation_file_are_in_its_frame(
+    detector: Detector, photos: Path, tmp_path: Path, turned: bool
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.open(photos / "a.png")
+    image.save(tmp_path / "a.png", exif=exif)
+    width, height = image.size[::-1] if turned else image.size
+    listed = {"id": 5, "file_name": "a.png", "width": width, "height": height}
+    categories = [{"id": 3, "name": "red"}]
+    (tmp_path / "set.json").write_text(json.dumps({"images": [listed], "annotations": [], "categories": categories}))
+    predict_source(detector, tmp_path / "a.png", tmp_path, ["coco"], threshold=LOW, annotations=tmp_path / "set.json")
+    seen = ImageOps.exif_transpose(Image.open(tmp_path / "a.png")) if turned else image
+    found = np.array([result["bbox"] for result in json.loads((tmp_path / "predictions.json").read_text())])
+    expected = detector.predict(np.asarray(seen), threshold=LOW).boxes
+    np.testing.assert_allclose(found[:, :2] + found[:, 2:], expected[:, 2:], atol=1e-3)
+
+
+def test_deep_images_are_predicted_on_as_they_were_trained_on(detector: Detector, tmp_path: Path) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (80, 80))
+    Image.fromarray((20000 + levels * 5).astype(np.uint16)).save(tmp_path / "thermal.tif")
+    thermal = replace(detector, pixel_range=(20000.0, 21275.0))
+    expected = detector.predict(levels.astype(np.uint8), threshold=LOW)
+    for image in (tmp_path / "thermal.tif", Image.open(tmp_path / "thermal.tif")):
+        np.testing.assert_array_equal(thermal.predict(image, threshold=LOW).scores, expected.scores)
+    summary = predict_source(thermal, tmp_path / "thermal.tif", tmp_path / "out", ["csv"], threshold=LOW)
+    assert summary.objects == len(expected)
+
+
+def test_tiles_read_images_beyond_the_limit(
+    detector: Detector, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decode, "_MOST_PIXELS", 1000)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    whole = predict_source(detector, photos / "a.jpg", tmp_path, ["csv"], threshold=LOW)
+    assert (whole.images, len(whole.skipped)) == (0, 1)
+    assert "only prediction with tile= reads it" in whole.skipped[0]
+    assert predict_source(detector, photos / "a.jpg", tmp_path, ["csv"], threshold=LOW, tile=64).images == 1
+    assert len(detector.predict(photos / "a.png", threshold=LOW, tile=64)) > 0

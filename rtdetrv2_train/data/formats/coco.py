@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from PIL import Image, UnidentifiedImageError
 
 from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.formats.coco_entries import (
@@ -18,31 +18,35 @@ from rtdetrv2_train.data.formats.coco_entries import (
     ImageEntry,
     brief,
     check_file_name,
-    is_id,
     is_name,
     plain,
     unusual_annotation,
     unusual_image,
+    whole,
 )
+from rtdetrv2_train.data.images.decode import UnreadableImageError, read_header
 from rtdetrv2_train.data.table_builder import TableBuilder
 from rtdetrv2_train.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 _KEYS = ("images", "annotations", "categories")
 
 
-def read_coco_file(annotation_file: Path, image_folder: Path) -> AnnotationTable:
+def read_coco_file(annotation_file: Path, image_folder: Path, upright: bool = False) -> AnnotationTable:
     """Read and check a COCO annotation file.
 
     Args:
         annotation_file: the JSON file.
         image_folder: where the images lie; opened only for images whose size the file does not give.
+        upright: whether sizes are those of images that are turned as their EXIF says; opens all images.
 
     Raises:
         UserError: if the file cannot be read or is not COCO's format; the message names the first fault.
     """
     content = _read_json(annotation_file)
     builder = TableBuilder(annotation_file, image_folder, _categories(content["categories"], annotation_file))
-    _add_images(builder, content["images"])
+    _add_images(builder, content["images"], upright)
     _add_annotations(builder, content["annotations"])
     return builder.table()
 
@@ -81,7 +85,7 @@ def _read_json(annotation_file: Path) -> dict[str, list[Any]]:
     return content
 
 
-def _add_images(builder: TableBuilder, entries: Sequence[Any]) -> None:
+def _add_images(builder: TableBuilder, entries: Sequence[Any], upright: bool) -> None:
     decode = msgspec.json.Decoder(ImageEntry).decode
     for position, entry in enumerate(entries):
         try:
@@ -90,10 +94,12 @@ def _add_images(builder: TableBuilder, entries: Sequence[Any]) -> None:
             image = unusual_image(plain(entry), position, builder.annotation_file)
         check_file_name(image.file_name, position, builder.annotation_file)
         height, width = image.height or 0, image.width or 0
-        if min(height, width) <= 0:
-            height, width = _size_of_file(builder.image_folder / image.file_name, builder.annotation_file)
+        if upright or min(height, width) <= 0:
+            path = builder.image_folder / image.file_name
+            height, width = _size_of_file(path, height, width, upright, builder.annotation_file)
             builder.sizes_from_images = True
         builder.add_image(image.id, image.file_name, height, width)
+    _warn_of_repeated(builder.repeated_images, "images", builder.annotation_file)
 
 
 def _add_annotations(builder: TableBuilder, entries: Sequence[Any]) -> None:
@@ -112,36 +118,49 @@ def _add_annotations(builder: TableBuilder, entries: Sequence[Any]) -> None:
             try:
                 row = unusual_annotation(loose)
             except ValueError as error:
-                image_id, annotation_id = (loose[key] if is_id(loose.get(key)) else None for key in ("image_id", "id"))
-                builder.add_problem(image_id, annotation_id, str(error))
+                builder.add_problem(whole(loose.get("image_id")), whole(loose.get("id")), str(error))
                 continue
         builder.add_annotation(row.image_id, row.category_id, row.bbox, row.id, row.area, bool(row.iscrowd))
 
 
-def _size_of_file(path: Path, annotation_file: Path) -> tuple[int, int]:
+def _size_of_file(path: Path, height: int, width: int, upright: bool, annotation_file: Path) -> tuple[int, int]:
+    """The size of an image that the annotation file gives none of, or of the upright image."""
+    given = (height, width) if min(height, width) > 0 else None
     try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, UnidentifiedImageError) as error:
+        header = read_header(path)
+    except UnreadableImageError as error:
+        if given:
+            return given
         raise UserError(
             f"'{annotation_file}' gives no height and width for '{path}', and that file cannot be read: "
             "add the sizes, or replace the file"
         ) from error
+    if given and sorted(given) != sorted(header.upright_size):  # of another image
+        return given
+    return header.upright_size if upright else (header.height, header.width)
 
 
 def _categories(entries: Sequence[Any], annotation_file: Path) -> dict[int, str]:
     """Id and name of each category."""
     names: dict[int, str] = {}
+    repeated = 0
     for position, entry in enumerate(map(plain, entries)):
-        if not isinstance(entry, dict) or not is_id(entry.get("id")) or not is_name(entry.get("name")):
+        number = whole(entry.get("id")) if isinstance(entry, dict) else None
+        if number is None or not is_name(entry.get("name")):
             raise UserError(
                 f"entry {position} of 'categories' of '{annotation_file}' is {brief(entry)}; a category needs a "
                 f"whole number as 'id' and a 'name': {LAYOUT}"
             )
-        if entry["id"] in names:
+        repeated += number in names
+        if names.setdefault(number, entry["name"]) != entry["name"]:
             raise UserError(
-                f"category id {entry['id']} of '{annotation_file}' stands for both '{names[entry['id']]}' and "
+                f"category id {number} of '{annotation_file}' stands for both '{names[number]}' and "
                 f"'{entry['name']}': give every category its own id"
             )
-        names[entry["id"]] = entry["name"]
+    _warn_of_repeated(repeated, "categories", annotation_file)
     return names
+
+
+def _warn_of_repeated(count: int, key: str, annotation_file: Path) -> None:
+    if count:
+        logger.warning("'%s' repeats %d of its '%s'; each counts once", annotation_file, count, key)

@@ -1,9 +1,13 @@
-"""Entries of a COCO file: a fast parser for the usual ones, and a tolerant one for the rest."""
+"""Entries of a COCO file: a fast parser for the usual ones, and a tolerant one for the rest.
+
+The tolerant one reads numbers as they are meant: ``1.0`` and ``"1"`` are the id 1, as some tools write it.
+"""
 
 from __future__ import annotations
 
-import math
+import contextlib
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,13 +52,14 @@ def unusual_image(entry: Any, position: int, annotation_file: Path) -> ImageEntr
     Raises:
         UserError: if it has no id or no file name.
     """
-    if not isinstance(entry, dict) or not is_id(entry.get("id")) or not isinstance(entry.get("file_name"), str):
+    image_id = whole(entry.get("id")) if isinstance(entry, dict) else None
+    if image_id is None or not is_name(entry.get("file_name")):
         raise UserError(
             f"entry {position} of 'images' of '{annotation_file}' is {brief(entry)}; an image needs a "
             f"whole number as 'id' and a 'file_name': {LAYOUT}"
         )
-    sizes = {side: entry[side] for side in ("height", "width") if _is_side(entry.get(side))}
-    return ImageEntry(entry["id"], entry["file_name"], **sizes)
+    sides = {side: whole(entry.get(side)) for side in ("height", "width")}
+    return ImageEntry(image_id, entry["file_name"], **sides)
 
 
 def check_file_name(name: str, position: int, annotation_file: Path) -> None:
@@ -78,35 +83,47 @@ def unusual_annotation(entry: dict[str, Any]) -> AnnotationEntry:
     Raises:
         ValueError: if the annotation cannot be read; the message is the reason.
     """
-    for key in ("image_id", "category_id"):
-        if not is_id(entry.get(key)):
-            raise ValueError(f"{key} {brief(entry.get(key))} is not a whole number")
+    image_id, category_id = (_id_of(entry, key) for key in ("image_id", "category_id"))
     box = entry.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(side) for side in box):
+    sides = [side for side in map(number, box) if side is not None] if isinstance(box, list) and len(box) == 4 else []
+    if len(sides) != 4:
         raise ValueError(f"bbox {brief(box)} is not four finite numbers")
-    number, area, crowd = entry.get("id"), entry.get("area"), entry.get("iscrowd")
-    left, top, width, height = (float(side) for side in box)
-    return AnnotationEntry(
-        entry["image_id"],
-        entry["category_id"],
-        (left, top, width, height),
-        number if is_id(number) else None,
-        float(area) if area is not None and _is_number(area) else None,
-        int(crowd) if isinstance(crowd, int) else 0,
-    )
+    crowd = False if entry.get("iscrowd") is None else flag(entry["iscrowd"])
+    if crowd is None:
+        raise ValueError(f"iscrowd {brief(entry['iscrowd'])} is neither 0 nor 1")
+    left, top, width, height = sides
+    area = number(entry.get("area"))
+    return AnnotationEntry(image_id, category_id, (left, top, width, height), whole(entry.get("id")), area, int(crowd))
 
 
-def is_id(value: Any) -> bool:
-    """Whether this is a whole number that fits an array."""
-    return isinstance(value, int) and not isinstance(value, bool) and -_LARGEST_ID <= value <= _LARGEST_ID
+def _id_of(entry: dict[str, Any], key: str) -> int:
+    found = whole(entry.get(key))
+    if found is None:
+        raise ValueError(f"{key} {brief(entry.get(key))} is not a whole number")
+    return found
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def number(value: Any) -> float | None:
+    """The finite number that JSON or text stands for; None where it is something else."""
+    if isinstance(value, str) and "_" not in value:  # Python would read 12_3, which is no number but a name, as 123
+        with contextlib.suppress(ValueError):
+            value = int(value) if value.strip().isdigit() else float(value)
+    plain_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if plain_number and -sys.float_info.max <= value <= sys.float_info.max else None
 
 
-def _is_side(value: Any) -> bool:
-    return is_id(value) and value > 0
+def whole(value: Any) -> int | None:
+    """The whole number of 64 bits that JSON or text stands for; None where it is something else."""
+    found = number(value)
+    return int(found) if found is not None and found == int(found) and abs(found) <= _LARGEST_ID else None
+
+
+def flag(value: Any) -> bool | None:
+    """What a yes or no stands for that may be a truth value, a number or a text; None where it is something else."""
+    if isinstance(value, str):
+        value = {"true": True, "false": False}.get(value.strip().lower(), value)
+    found = value if isinstance(value, bool) else number(value)
+    return None if found is None else bool(found)
 
 
 def is_name(value: Any) -> bool:

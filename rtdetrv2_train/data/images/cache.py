@@ -70,7 +70,7 @@ class ImageCache:
             UnreadableImageError: if it is not cached and its file is missing or damaged.
         """
         path = self.annotations.path(index)
-        height, width = int(self.annotations.heights[index]), int(self.annotations.widths[index])
+        height, width = self.annotations.size(index)
         shrink = int(self.shrinks[index])
         shape = (-(-height // shrink), -(-width // shrink), 3)
         start = int(self.ends[index - 1]) if index else 0
@@ -78,7 +78,7 @@ class ImageCache:
         state = _state(path)
         if state is not None and tuple(self.states[index]) == state:
             return StoredImage(height, width, pixels=slot, shrink=shrink)
-        image = StoredImage.read(path)
+        image = self.annotations.image(index)
         if state is not None and (image.height, image.width) == (height, width):
             pixels, decoded_by = image.decode(shrink)
             if decoded_by == shrink:
@@ -122,7 +122,7 @@ def cache_file(annotations: AnnotationTable, sample_size: tuple[int, int], folde
     layout = hashlib.sha256(os.fsencode(annotations.image_folder.resolve()))
     for part in (annotations.heights, annotations.widths, np.char.encode(annotations.file_names, "utf-8")):
         layout.update(part.tobytes())
-    layout.update(repr(sample_size).encode())
+    layout.update(repr((sample_size, annotations.reading)).encode())
     return folder / f"{annotations.image_folder.name}-{layout.hexdigest()[:16]}.images"
 
 

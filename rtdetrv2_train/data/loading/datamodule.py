@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from lightning.pytorch import LightningDataModule
 
 from rtdetrv2_train.classes import Classes
 from rtdetrv2_train.data.annotations import AnnotationTable
-from rtdetrv2_train.data.augment.pipeline import TrainingPipeline, Transform
+from rtdetrv2_train.data.augment.pipeline import MIN_BOX_SIDE, TrainingPipeline, Transform
 from rtdetrv2_train.data.augment.schedule import MULTISCALE, AugmentationSchedule
 from rtdetrv2_train.data.images.cache import ImageCache, cache_file
+from rtdetrv2_train.data.images.decode import Exif, PixelRange, Reading
 from rtdetrv2_train.data.index import cache_folder, load_annotations
 from rtdetrv2_train.data.loading.dataset import DetectionDataset
 from rtdetrv2_train.data.loading.loader import BATCHES_AHEAD, BatchLoader, automatic_workers
@@ -27,6 +29,7 @@ from rtdetrv2_train.data.loading.samplers import (
 )
 from rtdetrv2_train.data.loading.step_totals import OptimizerSteps
 from rtdetrv2_train.data.paths import check_data_paths
+from rtdetrv2_train.data.survey import measured_range, other_convention, sample_of_images, warn_of_images
 from rtdetrv2_train.errors import UserError, check_number
 from rtdetrv2_train.system.resources import available_shared_memory
 
@@ -62,6 +65,9 @@ class CocoDataModule(LightningDataModule):
         repeat_threshold: images of classes in less than this share of all images are seen more often in training (see
             `repeat_factors`); None: all equally often.
         cache: ``ram`` or ``disk``: keep decoded training images there (see `ImageCache`); None: decode them each time.
+        exif: ``auto``, ``apply`` or ``ignore``: what becomes of the orientation in EXIF (see `Reading`).
+        pixel_range: values of images of more than 8 bits that become 0 and 255, here and in prediction; ``auto``:
+            measured on a sample of the training set; None: those of all of 16 bits (see `Reading`).
 
     Raises:
         UserError: if an argument is out of range or of the wrong type.
@@ -87,6 +93,8 @@ class CocoDataModule(LightningDataModule):
         repeat_threshold: float | None = None,
         cache: Literal["ram", "disk"] | None = None,
         letterbox: bool = False,
+        exif: Exif = "auto",
+        pixel_range: Sequence[float] | Literal["auto"] | None = "auto",
     ) -> None:
         super().__init__()
         self.root = Path(root)
@@ -114,6 +122,11 @@ class CocoDataModule(LightningDataModule):
         if cache not in ("ram", "disk", None):
             raise UserError(f"data.cache is '{cache}': give 'ram', 'disk' or null")
         self.cache = cache
+        if exif not in get_args(Exif):
+            raise UserError(f"data.exif is '{exif}': give 'auto', 'apply' or 'ignore'")
+        self.exif = exif
+        self._measures_range = pixel_range == "auto"
+        self.pixel_range = None if pixel_range in ("auto", None) else _checked_pixel_range(pixel_range)
         self._datasets: list[DetectionDataset] = []
         self._done = (0, 0)  # epoch, and batches of it, that a resumed run has seen
         self._is_for_evaluation = False
@@ -191,8 +204,9 @@ class CocoDataModule(LightningDataModule):
     def train_dataloader(self) -> BatchLoader:
         """Batches to train on, for the rank of the trainer that this is attached to."""
         annotations = self.train_annotations
-        if not len(annotations.boxes):
-            raise UserError(f"'{annotations.annotation_file}' has no box to train on: annotate some objects first")
+        if not (annotations.boxes[:, 2:] - annotations.boxes[:, :2] >= MIN_BOX_SIDE).all(axis=1).any():
+            way_out = other_convention(annotations) or "annotate some objects first"
+            raise UserError(f"'{annotations.annotation_file}' has no box to train on: {way_out}")
         rank, world_size = self._rank()
         accumulated = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
         batches = TrainBatchSampler(
@@ -224,10 +238,17 @@ class CocoDataModule(LightningDataModule):
         return self._loader(dataset, batches)
 
     def teardown(self, stage: str | None = None) -> None:
-        """Log how many images could not be read and were skipped."""
+        """Log how many images could not be read and were skipped, and how many are not of the annotated size."""
         bad = {path for dataset in self._datasets for path in dataset.bad_images}
         if bad:
             logger.warning("%d images could not be read and were skipped; the log above names them", len(bad))
+        resized = sorted({path for dataset in self._datasets for path in dataset.resized_images})
+        if resized:
+            logger.warning(
+                "%d images are of another size than annotated, the first is '%s'; their boxes were taken as they are",
+                len(resized),
+                resized[0],
+            )
         self._datasets.clear()
 
     def state_dict(self) -> dict[str, int]:
@@ -242,9 +263,15 @@ class CocoDataModule(LightningDataModule):
         self._done = (state_dict["epoch"], state_dict["steps"])
 
     def _read(self, paths: Mapping[str, Path]) -> AnnotationTable:
-        annotations = load_annotations(self.root / paths["annotations"], self.root / paths["images"])
+        annotations = load_annotations(self.root / paths["annotations"], self.root / paths["images"], self.exif)
         self._check_images(annotations)
-        return annotations
+        headers = sample_of_images(annotations)
+        warn_of_images(annotations, headers)
+        if self._measures_range:  # on the first that is read, which is the training set
+            self.pixel_range, self._measures_range = measured_range(annotations, headers), False
+        if convention := other_convention(annotations):
+            logger.warning("'%s': %s", annotations.annotation_file, convention)
+        return replace(annotations, reading=Reading(self.exif, self.pixel_range))
 
     def _check_images(self, annotations: AnnotationTable) -> None:
         """Find missing images before training instead of hours later, by listing folders instead of opening files."""
@@ -327,6 +354,13 @@ def _checked_size(image_size: Sequence[int]) -> tuple[int, int]:
             f"data.image_size is {list(image_size)}: give height and width as multiples of {SIZE_STEP}, like [640, 640]"
         )
     return image_size[0], image_size[1]
+
+
+def _checked_pixel_range(limits: Any) -> PixelRange:
+    numbers = isinstance(limits, Sequence) and all(isinstance(v, int | float) for v in limits)
+    if not numbers or len(limits) != 2 or not limits[0] < limits[1]:
+        raise UserError(f"data.pixel_range is {limits!r}: give two ascending numbers, auto or null")
+    return float(limits[0]), float(limits[1])
 
 
 def _whole(name: str, value: Any, least: int) -> int:

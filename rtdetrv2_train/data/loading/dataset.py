@@ -17,7 +17,7 @@ from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.augment.pipeline import TrainingPipeline
 from rtdetrv2_train.data.augment.schedule import AugmentationSchedule
 from rtdetrv2_train.data.images.cache import ImageCache
-from rtdetrv2_train.data.images.decode import ImageArray, StoredImage, UnreadableImageError, read_image
+from rtdetrv2_train.data.images.decode import ImageArray, UnreadableImageError
 from rtdetrv2_train.data.images.resize import evaluation_input
 from rtdetrv2_train.data.loading.samplers import SampleRequest
 from rtdetrv2_train.errors import UserError
@@ -110,6 +110,11 @@ class DetectionDataset(Dataset[Sample]):
         """Images so far, over all workers, that could not be read."""
         return [self.annotations.path(index) for index in self._bad.nonzero().flatten().tolist()]
 
+    @property
+    def resized_images(self) -> list[Path]:
+        """Images so far, over all workers, that are of another size than annotated."""
+        return [self.annotations.path(index) for index in self._resized.nonzero().flatten().tolist()]
+
     def __getitem__(self, request: SampleRequest) -> Sample:
         """The requested sample.
 
@@ -131,7 +136,7 @@ class DetectionDataset(Dataset[Sample]):
     def _training_sample(self, index: int, request: SampleRequest) -> Sample:
         assert self.pipeline is not None
         assert self.schedule is not None
-        image = StoredImage.read(self.annotations.path(index)) if self.cache is None else self.cache.read(index)
+        image = self.annotations.image(index) if self.cache is None else self.cache.read(index)
         boxes, labels = self._boxes_within(index, image.height, image.width)
         active = [name for name in self.pipeline.transforms if self.schedule.active(name, request.epoch)]
         size = (request.height, request.width)
@@ -145,11 +150,10 @@ class DetectionDataset(Dataset[Sample]):
     def _evaluation_sample(self, request: SampleRequest) -> Sample:
         index = request.index
         try:
-            image = read_image(self.annotations.path(index))
+            image = self.annotations.image(index).decode()[0]
         except UnreadableImageError as error:
             self._note_bad(index, error)
-            shape = (int(self.annotations.heights[index]), int(self.annotations.widths[index]), 3)
-            image = np.zeros(shape, dtype=np.uint8)
+            image = np.zeros((*self.annotations.size(index), 3), dtype=np.uint8)
         height, width = image.shape[:2]
         boxes, labels = self._boxes_within(index, height, width)
         pixels, span = evaluation_input(image, (request.height, request.width), self.letterbox)
@@ -176,20 +180,9 @@ class DetectionDataset(Dataset[Sample]):
     def _boxes_within(self, index: int, height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Boxes in pixels and labels, clipped to the image as it is if that differs from what is annotated."""
         boxes, labels = self.annotations.targets(index)
-        annotated = int(self.annotations.heights[index]), int(self.annotations.widths[index])
-        if (height, width) == annotated:
+        if (height, width) == self.annotations.size(index):
             return boxes, labels
-        if not self._resized[index]:
-            self._resized[index] = True
-            logger.warning(
-                "the image '%s' is %d x %d pixels, not %d x %d as '%s' says; its boxes are taken as they are",
-                self.annotations.path(index),
-                width,
-                height,
-                annotated[1],
-                annotated[0],
-                self.annotations.annotation_file,
-            )
+        self._resized[index] = True
         clipped = boxes.clip(0, np.array([width, height, width, height], dtype=np.float32))
         kept = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
         return clipped[kept], labels[kept]

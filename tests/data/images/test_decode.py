@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from rtdetrv2_train.data.images.decode import UnreadableImageError, read_image
+from rtdetrv2_train.data.images import decode as decode_module
+from rtdetrv2_train.data.images.decode import Reading, UnreadableImageError, read_header, read_image
 
 GREY = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (48, 1))
 COLOUR = np.stack([GREY, GREY[:, ::-1], np.full_like(GREY, 90)], axis=2)
@@ -59,6 +60,41 @@ def test_the_orientation_in_exif_is_ignored(tmp_path: Path, name: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     assert read_image(saved(tmp_path, Image.fromarray(COLOUR), name, exif=exif)).shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_a_range_of_values_becomes_8_bits(tmp_path: Path, kind: type) -> None:
+    values = (20000 + 1500 * (GREY / 252)).astype(kind)
+    path = saved(tmp_path, Image.fromarray(values), "image.tif")
+    assert read_header(path).deep
+    pixels = read_image(path, Reading(pixel_range=(20000, 21500)))
+    np.testing.assert_allclose(pixels[..., 0], GREY / 252 * 255, atol=1)
+    assert read_image(path, Reading(pixel_range=(20500, 21000))).min() == 0
+    assert read_image(path, Reading(pixel_range=(20500, 21000))).max() == 255
+
+
+def test_a_range_of_values_changes_no_image_of_8_bits(tmp_path: Path) -> None:
+    for image in (Image.fromarray(COLOUR), Image.fromarray(GREY)):
+        path = saved(tmp_path, image)
+        assert not read_header(path).deep
+        np.testing.assert_array_equal(read_image(path, Reading(pixel_range=(0, 10))), read_image(path))
+
+
+@pytest.mark.parametrize("name", ["image.jpg", "image.png"])
+def test_images_beyond_the_limit_are_read_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = saved(tmp_path, Image.fromarray(COLOUR), name)
+    expected = read_image(path)
+    monkeypatch.setattr(decode_module, "_MOST_PIXELS", 1000)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with pytest.raises(UnreadableImageError, match="over 1,000 pixels: only prediction with tile= reads it"):
+        read_image(path)
+    np.testing.assert_array_equal(read_image(path, Reading(large=True)), expected)
+    assert Image.MAX_IMAGE_PIXELS == 500, "what else this process reads is still guarded"
+    monkeypatch.setattr(decode_module, "available_memory", lambda: 30_000)
+    with pytest.raises(UnreadableImageError, match=r"64 x 48 pixels take 0\.0 GB of memory, and 0\.0 GB are free"):
+        read_image(path, Reading(large=True))
 
 
 @pytest.mark.parametrize("name", ["image.jpg", "image.png"])

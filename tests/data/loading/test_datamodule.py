@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import OmegaConf
+from PIL import Image
 
 from rtdetrv2_train.data.augment.geometric import IoUCrop, ZoomOut
 from rtdetrv2_train.data.augment.photometric import PhotometricDistortion
@@ -126,6 +127,52 @@ def test_skipped_images_are_counted_at_the_end(root: Path, caplog: pytest.LogCap
     assert caplog.text == ""
 
 
+def test_images_of_another_size_than_annotated_are_named_at_the_start_and_counted_at_the_end(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for path in (root / "train").iterdir():
+        Image.open(path).resize((32, 24)).save(path)
+    data = build(root)
+    data.load()
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "6 of 6 images looked at are of another size than it says, 0.5 times as wide and 0.5 times" in warning
+    assert "'0.png' with 32 x 24 pixels, not 64 x 48" in warning
+    caplog.clear()
+    list(data.train_dataloader())
+    assert caplog.text == ""
+    data.teardown("fit")
+    assert "6 images are of another size than annotated, the first is" in caplog.text
+
+
+def test_boxes_of_another_convention_are_said_and_refused_where_nothing_is_left(
+    make_set: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shares = [{"id": n, "image_id": 10, "category_id": 3, "bbox": [0.1, 0.2, 0.3, 0.4]} for n in (1, 2)]
+    make_set(2, name="train", annotations=shares)
+    make_set(2, name="val")
+    data = build(tmp_path)
+    data.load()
+    assert caplog.text.count("every bbox lies within 0 to 1") == 1
+    with pytest.raises(UserError, match=r"train\.json' has no box to train on: every bbox lies within 0 to 1"):
+        data.train_dataloader()
+
+
+def test_one_range_of_values_holds_for_training_and_validation(root: Path) -> None:
+    for part, low, high in (("train", 20000, 21500), ("val", 20500, 21000)):
+        values = np.linspace(low, high, 48 * 64).reshape(48, 64).astype(np.uint16)
+        for path in (root / part).iterdir():
+            Image.fromarray(values).save(path)
+    data = build(root, transforms={}, image_size=[32, 32])
+    data.load()
+    assert data.pixel_range == pytest.approx((20000, 21500), abs=10)
+    train, val = (next(iter(loader)).images for loader in (data.train_dataloader(), data.val_dataloader()))
+    assert (int(train.min()), int(train.max())) == (pytest.approx(2, abs=3), pytest.approx(253, abs=3))
+    assert (int(val.min()), int(val.max())) == (pytest.approx(85, abs=5), pytest.approx(170, abs=5))
+    given = build(root, transforms={}, pixel_range=[20500, 21000])
+    given.load()
+    assert given.val_annotations.reading.pixel_range == given.pixel_range == (20500, 21000)
+
+
 def test_a_loop_of_links_is_named(root: Path) -> None:
     (root / "train/3.png").unlink()
     (root / "train/3.png").symlink_to(root / "train/3.png")
@@ -162,6 +209,9 @@ def test_a_set_without_boxes_cannot_be_trained_on(make_set: Any, tmp_path: Path)
         ({"batch_size": 0}, r"data\.batch_size is 0"),
         ({"num_workers": "many"}, r"data\.num_workers is 'many'"),
         ({"cache": "gpu"}, r"data\.cache is 'gpu'"),
+        ({"exif": "turn"}, r"data\.exif is 'turn'"),
+        ({"pixel_range": [5, 5]}, r"data\.pixel_range is \[5, 5\]"),
+        ({"pixel_range": "wide"}, r"data\.pixel_range is 'wide'"),
         ({"repeat_threshold": 2}, r"data\.repeat_threshold is 2"),
         ({"seed": -1}, r"data\.seed is -1"),
         ({"on_bad_image": "ignore"}, r"data\.on_bad_image is 'ignore'"),

@@ -1,0 +1,115 @@
+"""What boxes and a sample of the images give away before training: one line for each thing that looks wrong."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdetrv2_train.data.annotations import AnnotationTable
+from rtdetrv2_train.data.images.decode import ImageHeader, PixelRange, UnreadableImageError, deep_range, read_header
+
+logger = logging.getLogger(__name__)
+
+_MOST_IMAGES = 100
+_NEARLY_ALL = 0.99
+_SOME = 0.1
+_PERCENTILES = (0.1, 99.9)
+_HALF_OF_8_BITS, _HALF_OF_16_BITS = 2**7, 2**15
+
+
+def sample_of_images(annotations: AnnotationTable) -> dict[int, ImageHeader]:
+    """Headers of images spread over the set, by their number; without those that cannot be read."""
+    headers = {}
+    for index in np.unique(np.linspace(0, len(annotations) - 1, _MOST_IMAGES).astype(np.int64)).tolist():
+        try:
+            headers[index] = read_header(annotations.path(index))
+        except UnreadableImageError:
+            continue
+    return headers
+
+
+def warn_of_images(annotations: AnnotationTable, headers: dict[int, ImageHeader]) -> None:
+    """Warn of orientations in EXIF that nothing decides about, and of images that differ from the annotated size."""
+    file, exif = annotations.annotation_file, annotations.reading.exif
+    undecided, turned, differing = 0, 0, []
+    for index, header in headers.items():
+        annotated = annotations.size(index)
+        turn = header.turn(exif, annotated)
+        turned += turn > 1
+        undecided += header.orientation > 1 and turn == 1 and exif == "auto"
+        size = header.upright_size if turn > 1 else (header.height, header.width)
+        if size != annotated:
+            differing.append((index, *size, *annotated))
+    if turned:
+        logger.info("'%s': %d of %d images looked at are turned as their EXIF says", file, turned, len(headers))
+    if undecided:
+        logger.warning(
+            "'%s': %d of %d images looked at have an orientation in EXIF, and no annotated size tells that they are "
+            "to be turned: they are read as stored; data.exif=apply turns them, for boxes that were drawn on upright "
+            "pictures, and data.exif=ignore says that this is right",
+            file,
+            undecided,
+            len(headers),
+        )
+    if differing:
+        index, height, width, *annotated_size = differing[0]
+        factors = {(round(h / was_h, 2), round(w / was_w, 2)) for _, h, w, was_h, was_w in differing}
+        logger.warning(
+            "'%s': %d of %d images looked at are of another size than it says%s, such as '%s' with %d x %d pixels, not "
+            "%d x %d; boxes are taken as they are: scale them, or use the images that were annotated",
+            file,
+            len(differing),
+            len(headers),
+            f", {width / annotated_size[1]:.3g} times as wide and {height / annotated_size[0]:.3g} times as high"
+            if len(factors) == 1
+            else "",
+            annotations.file_names[index],
+            width,
+            height,
+            *annotated_size[::-1],
+        )
+
+
+def measured_range(annotations: AnnotationTable, headers: dict[int, ImageHeader]) -> PixelRange | None:
+    """The range of values of more than 8 bits in these images; None where there are none, or 8 or 16 bits are used."""
+    ranges = []
+    for index in (index for index, header in headers.items() if header.deep):
+        try:
+            ranges.append(deep_range(annotations.path(index), _PERCENTILES))
+        except UnreadableImageError:
+            continue
+    if not ranges:
+        return None
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
+    as_usual = high <= 1 or _HALF_OF_8_BITS <= high <= 255 or high - low >= _HALF_OF_16_BITS
+    if high <= low or (low >= 0 and as_usual):
+        return None
+    logger.info("'%s': values from %g to %g become 0 to 255 in all images", annotations.annotation_file, low, high)
+    return low, high
+
+
+def other_convention(annotations: AnnotationTable) -> str:
+    """How the boxes seem to be meant if not as left, top, width, height in pixels; empty where all looks well."""
+    kept = ~annotations.raw_crowd
+    boxes, images = annotations.raw_boxes[kept], annotations.raw_images[kept]
+    if not len(boxes):
+        return ""
+    sizes = np.column_stack([annotations.widths, annotations.heights])[images]
+    low, last = boxes[:, :2], boxes[:, 2:]
+    if boxes.min() >= 0 and boxes.max() <= 1 and sizes.min() > 2:
+        return "every bbox lies within 0 to 1, as shares of the image do: multiply them by its width and height"
+    if np.mean((low + last > sizes + 1).any(axis=1)) < _SOME:
+        return ""
+    read_wrongly = "many reach out of their images if read as left, top, width, height"
+    if np.mean(_within(low, last, sizes)) >= _NEARLY_ALL:
+        return f"every bbox reads as two corners, and {read_wrongly}: subtract the first from the second"
+    if np.mean(_within(low - last / 2, low + last / 2, sizes)) >= _NEARLY_ALL:
+        return f"every bbox reads as centre and size, and {read_wrongly}: subtract half the size from the centre"
+    return ""
+
+
+def _within(low: NDArray[np.float64], high: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether corners ``[n, 2]`` span boxes within images of (width, height) ``sizes``, but for a pixel."""
+    return np.asarray(((low >= -1) & (high >= low) & (high <= sizes + 1)).all(axis=1))

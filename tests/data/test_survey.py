@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rtdetrv2_train.data.annotations import AnnotationTable
+from rtdetrv2_train.data.index import load_annotations
+from rtdetrv2_train.data.survey import measured_range, other_convention, sample_of_images, warn_of_images
+
+BOXES = [[4, 6, 20, 10], [40, 30, 20, 15], [1, 1, 62, 46], [0, 25, 10, 20], [50, 0, 10, 40]]
+
+
+def with_boxes(make_set: Any, boxes: list[list[float]], **changes: Any) -> AnnotationTable:
+    annotations = [{"id": n, "image_id": 10, "category_id": 3, "bbox": box, **changes} for n, box in enumerate(boxes)]
+    return load_annotations(*make_set(1, annotations=annotations))
+
+
+@pytest.mark.parametrize(
+    ("boxes", "expected"),
+    [
+        (BOXES, ""),
+        ([[0, 0, 64, 48]], ""),
+        ([[30, 20, 40, 10], *BOXES * 4], ""),
+        ([[left, top, left + width, top + height] for left, top, width, height in BOXES], "two corners"),
+        ([[left + w / 2, top + h / 2, w, h] for left, top, w, h in BOXES], "centre and size"),
+        ([[left / 64, top / 48, w / 64, h / 48] for left, top, w, h in BOXES], "within 0 to 1"),
+        ([], ""),
+    ],
+    ids=["as it should be", "whole image", "one beyond the border", "corners", "centre", "shares", "none"],
+)
+def test_the_convention_of_boxes_is_recognised(make_set: Any, boxes: list[list[float]], expected: str) -> None:
+    convention = other_convention(with_boxes(make_set, boxes))
+    assert expected in convention
+    assert bool(convention) == bool(expected)
+
+
+def test_crowd_regions_do_not_count_for_the_convention(make_set: Any) -> None:
+    assert other_convention(with_boxes(make_set, [[0.1, 0.1, 0.2, 0.2]], iscrowd=1)) == ""
+
+
+def turned_set(make_set: Any, orientation: int, swapped: bool, size: tuple[int, int]) -> tuple[Path, Path]:
+    annotation_file, folder = make_set(2, size)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    for path in folder.iterdir():
+        Image.open(path).save(path, exif=exif)
+    if swapped:
+        content = json.loads(annotation_file.read_text())
+        for entry in content["images"]:
+            entry["height"], entry["width"] = entry["width"], entry["height"]
+        annotation_file.write_text(json.dumps(content))
+    return annotation_file, folder
+
+
+@pytest.mark.parametrize(
+    ("orientation", "swapped", "size", "exif", "level"),
+    [
+        (6, True, (48, 64), "auto", "INFO"),
+        (6, False, (48, 64), "auto", "WARNING"),
+        (6, False, (48, 48), "auto", "WARNING"),
+        (3, False, (48, 64), "auto", "WARNING"),
+        (1, False, (48, 64), "auto", ""),
+        (6, False, (48, 64), "ignore", ""),
+        (6, False, (48, 64), "apply", "INFO"),
+    ],
+)
+def test_one_line_tells_what_becomes_of_exif(
+    make_set: Any,
+    caplog: pytest.LogCaptureFixture,
+    orientation: int,
+    swapped: bool,
+    size: tuple[int, int],
+    exif: Any,
+    level: str,
+) -> None:
+    annotations = load_annotations(*turned_set(make_set, orientation, swapped, size), exif)
+    with caplog.at_level(logging.INFO):
+        caplog.clear()
+        warn_of_images(annotations, sample_of_images(annotations))
+    assert [record.levelname for record in caplog.records] == [level] * bool(level)
+    assert ("EXIF" in caplog.text) == bool(level)
+    assert ("data.exif=apply" in caplog.text) == (level == "WARNING")
+
+
+def test_images_that_cannot_be_read_are_passed_over(make_set: Any) -> None:
+    annotation_file, folder = make_set(3)
+    (folder / "1.png").write_bytes(b"no image")
+    assert list(sample_of_images(load_annotations(annotation_file, folder))) == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "kind", "measured"),
+    [
+        (0, 255, np.uint8, False),
+        (0, 4095, np.uint16, True),
+        (20000, 21500, np.uint16, True),
+        (0, 65535, np.uint16, False),
+        (0, 255, np.uint16, False),
+        (0, 1, np.float32, False),
+        (-40, 130, np.float32, True),
+        (0, 3000, np.float32, True),
+    ],
+)
+def test_the_range_of_deep_images_is_measured_where_it_is_unusual(
+    make_set: Any, caplog: pytest.LogCaptureFixture, low: float, high: float, kind: type, measured: bool
+) -> None:
+    annotation_file, folder = make_set(2)
+    for number in range(2):
+        values = np.linspace(low, high, 48 * 64).reshape(48, 64).astype(kind)
+        Image.fromarray(values if number else values[:, ::-1].copy()).save(folder / f"{number}.png", "TIFF")
+    annotations = load_annotations(annotation_file, folder)
+    with caplog.at_level(logging.INFO):
+        caplog.clear()
+        found = measured_range(annotations, sample_of_images(annotations))
+    assert (found is not None) == measured == ("become 0 to 255" in caplog.text)
+    if found is not None:
+        assert found == pytest.approx((low, high), abs=0.005 * (high - low))
