@@ -327,7 +327,7 @@ def test_results_for_an_annotation_file_are_in_its_frame(
     image.save(tmp_path / "a.png", exif=exif)
     width, height = image.size[::-1] if turned else image.size
     listed = {"id": 5, "file_name": "a.png", "width": width, "height": height}
-    categories = [{"id": 3, "name": "red"}]
+    categories = [{"id": number, "name": name} for number, name in enumerate(detector.class_names)]
     (tmp_path / "set.json").write_text(json.dumps({"images": [listed], "annotations": [], "categories": categories}))
     predict_source(detector, tmp_path / "a.png", tmp_path, ["coco"], threshold=LOW, annotations=tmp_path / "set.json")
     seen = ImageOps.exif_transpose(Image.open(tmp_path / "a.png")) if turned else image

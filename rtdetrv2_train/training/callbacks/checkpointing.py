@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
@@ -97,6 +98,10 @@ class Checkpointing(ModelCheckpoint):
         """Restore the earlier signal handlers."""
         self._signals.leave()
         super().on_train_end(trainer, pl_module)
+
+    def _monitor_candidates(self, trainer: Trainer) -> dict[str, Tensor]:
+        """As Lightning's; an AP that was not measured is NaN."""
+        return {str(self.monitor): torch.tensor(float("nan")), **super()._monitor_candidates(trainer)}
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         """Whether this epoch is among the best, as Lightning asks; of equal ones the later counts."""
