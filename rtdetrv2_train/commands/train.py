@@ -31,7 +31,7 @@ from rtdetrv2_train.data.loading.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.analysis.advice import worst_classes
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
-from rtdetrv2_train.evaluation.metrics import CocoMetrics
+from rtdetrv2_train.evaluation.metrics import CocoMetrics, measured
 from rtdetrv2_train.evaluation.tables import print_advice
 from rtdetrv2_train.model.compilation import compile_convolutions
 from rtdetrv2_train.model.detector import RTDETRv2
@@ -66,9 +66,9 @@ class TrainedRun:
 
 
 def main(config: DictConfig, overrides: Sequence[str]) -> float | None:
-    """Train; gives AP, for sweeps."""
+    """Train; gives AP, for sweeps; None where it was not measured."""
     trained = train(config, overrides)
-    return trained.metrics.AP if trained and trained.metrics else None
+    return measured(trained.metrics.AP) if trained and trained.metrics else None
 
 
 def train(config: DictConfig, overrides: Sequence[str]) -> TrainedRun | None:
@@ -125,7 +125,7 @@ def _train(trainer: Trainer, config: DictConfig) -> TrainedRun | None:
         criterion=build(config.model.criterion),
         recipe=build_recipe(config.recipe),
         parameter_rules=plain(config.model.parameter_rules),
-        evaluator=CocoEvaluator(data.val_annotations.ground_truth(), data.category_ids, config.evaluation.backend),
+        evaluator=CocoEvaluator(data.val_annotations.ground_truth(), data.category_ids, **config.evaluation),
         from_scratch=not pretrained,
         card=ModelCard(model.architecture, data.class_names, data.category_ids, data.letterbox),
     )
