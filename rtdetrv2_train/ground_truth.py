@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,3 +42,23 @@ class GroundTruth:
         lengths = {len(values) for values in (self.images, self.classes, self.boxes, self.areas, self.crowd)}
         if len(lengths) > 1 or len(self.category_ids) != len(self.class_names):
             raise ValueError(f"the ground truth does not fit together: {lengths} annotations")
+
+    def of_images(self, image_ids: NDArray[np.int64]) -> GroundTruth:
+        """The ground truth of some of the images, by their ids."""
+        chosen = np.isin(self.image_ids, image_ids)
+        kept = chosen[self.images]
+        return replace(
+            self,
+            image_ids=self.image_ids[chosen],
+            images=(np.cumsum(chosen) - 1)[self.images[kept]],
+            classes=self.classes[kept],
+            boxes=self.boxes[kept],
+            areas=self.areas[kept],
+            crowd=self.crowd[kept],
+        )
+
+    @property
+    def most_boxes(self) -> int:
+        """The most boxes of one class in one image, crowd regions not counted."""
+        groups = self.images[~self.crowd] * len(self.category_ids) + self.classes[~self.crowd]
+        return int(np.unique(groups, return_counts=True)[1].max(initial=0))

@@ -107,7 +107,7 @@ def _measure(config: DictConfig, checkpoint: Checkpoint, settings: dict[str, obj
         criterion=build(config.model.criterion),
         recipe=build_recipe(config.recipe),
         parameter_rules={},
-        evaluator=CocoEvaluator(data.val_annotations.ground_truth(), data.category_ids, config.evaluation.backend),
+        evaluator=CocoEvaluator(data.val_annotations.ground_truth(), data.category_ids, **config.evaluation),
         max_detections=config.max_detections,
     )
     if trainer.is_global_zero:

@@ -17,6 +17,7 @@ from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.images.decode import UnreadableImageError
 from rtdetrv2_train.evaluation.analysis.analysis import Analysis, analyse
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
+from rtdetrv2_train.evaluation.tables import notes
 from rtdetrv2_train.files import save_json
 from rtdetrv2_train.report.page import Subject, write_report
 from rtdetrv2_train.runs.folder import ANALYSIS_FILE, HISTORY_FILE, REPORT_FILE
@@ -56,7 +57,9 @@ def report(
             return None
 
     boxes = sum(of_class.num_boxes for of_class in analysis.metrics.per_class)
-    of_set = {"measured on": f"{annotations.annotation_file}: {len(annotations):,} images, {boxes:,} boxes"}
+    of_set = {"measured on": f"{annotations.annotation_file}: {analysis.metrics.images:,} images, {boxes:,} boxes"}
+    if lines := notes(analysis.metrics):
+        of_set["note"] = "; ".join(lines)
     names = {image: str(annotations.file_names[index]) for image, index in numbers.items()}
     subject = Subject(title, {**facts, **of_set, **speed_and_size(model, image_size)}, read, names, history)
     write_report(folder / REPORT_FILE, analysis, subject)

@@ -33,7 +33,7 @@ from rtdetrv2_train.data.loading.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.analysis.advice import worst_classes
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
-from rtdetrv2_train.evaluation.metrics import NOTHING_TO_MEASURE, CocoMetrics
+from rtdetrv2_train.evaluation.metrics import CocoMetrics, measured
 from rtdetrv2_train.evaluation.tables import print_advice
 from rtdetrv2_train.model.compilation import compile_convolutions
 from rtdetrv2_train.model.detector import RTDETRv2
@@ -52,12 +52,10 @@ from rtdetrv2_train.training.recipe import AUTO
 
 log = logging.getLogger(__name__)
 
-SECTIONS_OF_A_RUN = ("model", "data", "augment", "recipe", "trainer", "logger", "callbacks", "name", "seed")
-
-_WHY_LAST = {
-    NOTHING_TO_MEASURE: ", the last weights, as no AP could be measured",
-    0.0: ", the last weights, as AP was 0 throughout",
-}
+SECTIONS_OF_A_RUN = (
+    *("model", "data", "augment", "recipe", "trainer", "logger", "callbacks", "name", "seed", "evaluation"),
+    *("init_from", "compile", "gradient_checkpointing"),
+)
 
 
 @dataclass(frozen=True)
@@ -74,9 +72,9 @@ class TrainedRun:
 
 
 def main(config: DictConfig, overrides: Sequence[str]) -> float | None:
-    """Train; gives AP, for sweeps."""
+    """Train; gives AP, for sweeps; None where it was not measured."""
     trained = train(config, overrides)
-    return trained.metrics.AP if trained and trained.metrics else None
+    return measured(trained.metrics.AP) if trained and trained.metrics else None
 
 
 def train(config: DictConfig, overrides: Sequence[str]) -> TrainedRun | None:
@@ -145,7 +143,7 @@ def _train(trainer: Trainer, config: DictConfig) -> TrainedRun | None:
     model = RTDETRv2(configured_architecture(config.model, data.num_classes, data.image_size))
     if trainer.is_global_zero and (note := batch_size.batchnorm_note(model, config.trainer.sync_batchnorm)):
         log.warning(note)
-    pretrained = _start_from_weights(model, config, data)
+    pretrained = _start_from_weights(model, config, data, is_new=resumed is None)
     if config.gradient_checkpointing:
         enable_gradient_checkpointing(model)
     if config.compile:
@@ -156,7 +154,7 @@ def _train(trainer: Trainer, config: DictConfig) -> TrainedRun | None:
         criterion=build(config.model.criterion),
         recipe=build_recipe(config.recipe),
         parameter_rules=plain(config.model.parameter_rules),
-        evaluator=CocoEvaluator(data.val_annotations.ground_truth(), data.category_ids, config.evaluation.backend),
+        evaluator=CocoEvaluator(data.val_annotations.ground_truth(), data.category_ids, **config.evaluation),
         from_scratch=not pretrained,
         card=ModelCard(model.architecture, data.class_names, data.category_ids, data.letterbox, data.pixel_range),
     )
@@ -213,7 +211,7 @@ def _finish(trainer: Trainer, module: DetectionModule, data: CocoDataModule, con
     )
     print_advice(worst_classes(analysis))
     log_hyperparameters(trainer.loggers, config, module.metrics)
-    _print_paths(folder, best, module.metrics.AP)
+    _print_paths(folder, best, module.metrics)
     return TrainedRun(folder, module.metrics)
 
 
@@ -231,9 +229,13 @@ def _facts(config: DictConfig, data: CocoDataModule) -> dict[str, str]:
     }
 
 
-def _print_paths(folder: Path, best: str, ap: float) -> None:
+def _print_paths(folder: Path, best: str, metrics: CocoMetrics) -> None:
     """Print the paths that matter."""
     here = os.path.relpath(folder)
+    why = ""
+    if metrics.is_partial or not measured(metrics.AP):
+        reason = "AP was 0 throughout" if measured(metrics.AP) == 0 else "no AP chooses one"
+        why = f", the last weights, as {reason}"
     lines = {
         "run": here,
         "best checkpoint": os.path.relpath(best) + _WHY_LAST.get(ap, "")
@@ -249,8 +251,10 @@ def _print_paths(folder: Path, best: str, ap: float) -> None:
         Console().print(f"{name:16} {value}", soft_wrap=True, markup=False)
 
 
-def _start_from_weights(model: RTDETRv2, config: DictConfig, data: CocoDataModule) -> bool:
-    """Load the weights that the configuration asks for, and say whether there were any."""
+def _start_from_weights(model: RTDETRv2, config: DictConfig, data: CocoDataModule, is_new: bool) -> bool:
+    """Load the weights that the configuration of a new run asks for, and say whether there were any."""
+    if not is_new:
+        return bool(config.init_from or config.model.pretrained)
     if config.init_from:
         for line in load_weights(model, config.init_from, data.class_names, config.init_classes).summary():
             log.info(line)
@@ -265,6 +269,7 @@ def _start_from_weights(model: RTDETRv2, config: DictConfig, data: CocoDataModul
         if source != "auto" or steps >= config.recipe.short_run.below_steps:
             raise
         log.warning("starting from scratch, which a short run like this can: %s", error)
+        config.model.pretrained = None  # so that a resumed run knows
         return False
     return True
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtdetrv2_train.errors import UserError, nearest
+from rtdetrv2_train.evaluation.metrics import NOTHING_TO_MEASURE
 from rtdetrv2_train.ground_truth import GroundTruth
 
 AUTO = "auto"
+BENCHMARK_LIMIT = 100
+"""Detections of a class in an image that the benchmark counts, the best."""
 
 
 @dataclass(frozen=True)
@@ -30,23 +32,34 @@ class PrecisionRecall:
         summary: the twelve numbers, in pycocotools' order.
         precision: ``[T, R, K, A, M]``, at recalls from 0 to 1 in steps of 0.01; -1 without ground truth.
         recall: ``[T, K, A, M]``, the highest one; -1 without ground truth.
+        at_max_detections: AP and AR with more detections than the benchmark counts; -1 if not computed.
     """
 
     summary: list[float]
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
+    at_max_detections: tuple[float, float] = (NOTHING_TO_MEASURE, NOTHING_TO_MEASURE)
 
 
-Backend = Callable[[GroundTruth, NDArray[np.float64]], PrecisionRecall]
+class Backend(Protocol):
+    """Counts."""
+
+    def __call__(
+        self, truth: GroundTruth, found_D7: NDArray[np.float64], max_detections: int | None = None
+    ) -> PrecisionRecall:
+        """Precision and recall of detections."""
 
 
-def pycocotools(truth: GroundTruth, found_D7: NDArray[np.float64]) -> PrecisionRecall:
+def pycocotools(
+    truth: GroundTruth, found_D7: NDArray[np.float64], max_detections: int | None = None
+) -> PrecisionRecall:
     """Compute with pycocotools, the reference; takes minutes for COCO's validation set.
 
     Args:
         truth: the ground truth.
         found_D7: image, left, top, width, height, score, category of each detection; images and categories are ranks
             from 1 in the order of the ground truth.
+        max_detections: a further limit of detections of a class in an image, above the benchmark's.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -72,16 +85,16 @@ def pycocotools(truth: GroundTruth, found_D7: NDArray[np.float64]) -> PrecisionR
             content.dataset = {**dataset, "annotations": annotations}
             content.createIndex()
             contents.append(content)
-        return _counted(COCOeval(*contents, "bbox"))
+        return _counted(COCOeval(*contents, "bbox"), max_detections)
 
 
-def ultrafast(truth: GroundTruth, found_D7: NDArray[np.float64]) -> PrecisionRecall:
+def ultrafast(truth: GroundTruth, found_D7: NDArray[np.float64], max_detections: int | None = None) -> PrecisionRecall:
     """Compute with ultrafast-pycocotools, in seconds; arguments as for :func:`pycocotools`."""
     from ultrafast_pycocotools import COCO, COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):
         content = COCO(_coco_dataset(truth), verbose=False)
-        return _counted(COCOeval(content, content.loadRes(found_D7), "bbox"))
+        return _counted(COCOeval(content, content.loadRes(found_D7), "bbox"), max_detections)
 
 
 BACKENDS: dict[str, tuple[str, Backend]] = {
@@ -113,13 +126,26 @@ def backend_named(name: str = AUTO) -> Backend:
     return function
 
 
-def _counted(evaluation: Any) -> PrecisionRecall:
+def mean_of_measured(values: NDArray[np.float64]) -> float:
+    """Mean of the values that there was something to measure on."""
+    there = values[values > -1]
+    return float(there.mean()) if there.size else NOTHING_TO_MEASURE
+
+
+def _counted(evaluation: Any, max_detections: int | None) -> PrecisionRecall:
+    limits = [1, 10, BENCHMARK_LIMIT]
+    evaluation.params.maxDets = [*limits, max_detections] if max_detections else limits
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
     counted = evaluation.eval
     summary = [float(number) for number in evaluation.stats]
-    return PrecisionRecall(summary, np.asarray(counted["precision"]), np.asarray(counted["recall"]))
+    precision, recall = np.asarray(counted["precision"]), np.asarray(counted["recall"])
+    benchmark = PrecisionRecall(summary, precision[..., : len(limits)], recall[..., : len(limits)])
+    if not max_detections:
+        return benchmark
+    at_max = (mean_of_measured(precision[:, :, :, 0, -1]), mean_of_measured(recall[:, :, 0, -1]))
+    return replace(benchmark, at_max_detections=at_max)
 
 
 def _coco_dataset(truth: GroundTruth) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.analysis.boxes import EvaluatedBoxes
-from rtdetrv2_train.evaluation.backends import AUTO, PrecisionRecall, backend_named
+from rtdetrv2_train.evaluation.backends import AUTO, BENCHMARK_LIMIT, PrecisionRecall, backend_named, mean_of_measured
 from rtdetrv2_train.evaluation.gather import gather_rows, is_distributed
-from rtdetrv2_train.evaluation.metrics import NOTHING_TO_MEASURE, ClassMetrics, CocoMetrics
+from rtdetrv2_train.evaluation.metrics import ClassMetrics, CocoMetrics
 from rtdetrv2_train.ground_truth import GroundTruth
 from rtdetrv2_train.types import Detections
 
@@ -75,15 +75,29 @@ class CocoEvaluator:
         ground_truth: of the data set. It is not changed.
         category_ids: the category id of each class index, in the order of the model's classes.
         backend: the package that counts, see :data:`rtdetrv2_train.evaluation.backends.BACKENDS`.
+        max_detections: detections of each class in an image for a further AP and AR, above 100; None for the
+            benchmark's alone.
 
     Raises:
         UserError: if the ground truth lacks a category that the model knows, or the backend is not known or not
-            installed.
+            installed, or ``max_detections`` is no number above 100.
     """
 
-    def __init__(self, ground_truth: GroundTruth, category_ids: Sequence[int], backend: str = AUTO) -> None:
+    def __init__(
+        self,
+        ground_truth: GroundTruth,
+        category_ids: Sequence[int],
+        backend: str = AUTO,
+        max_detections: int | None = None,
+    ) -> None:
         self._count = backend_named(backend)
-        self._truth = ground_truth
+        if max_detections is not None and not (isinstance(max_detections, int) and max_detections > BENCHMARK_LIMIT):
+            raise UserError(
+                f"evaluation.max_detections={max_detections}: give a whole number above the benchmark's "
+                f"{BENCHMARK_LIMIT}, or null"
+            )
+        self._max_detections = max_detections
+        self._whole_truth = self._truth = ground_truth
         # Ranks from 1 replace the ids in the backends. Their order is that of the ids: it decides between detections
         # of equal score and in which order means are summed, so that any other would change the last digits.
         ranks = {category_id: rank for rank, category_id in enumerate(ground_truth.category_ids, start=1)}
@@ -146,6 +160,11 @@ class CocoEvaluator:
         together = _Collected(*(gather_rows(getattr(own, f.name)) for f in fields(_Collected)))
         self._parts = [together.every_image_once()]
 
+    def leave_out_unseen(self) -> None:
+        """Measure on the images only whose detections have been collected, until :meth:`reset`."""
+        seen = _Collected.concatenated(self._parts).image_ids
+        self._truth = self._whole_truth.of_images(seen.numpy())
+
     def compute(self) -> CocoMetrics:
         """The metrics over all images of the ground truth; an image without detections counts as one where none are.
 
@@ -156,14 +175,23 @@ class CocoEvaluator:
     def count(self) -> PrecisionRecall:
         """Precision and recall over all images, from which :meth:`metrics_of` takes the numbers."""
         collected = _Collected.concatenated(self._parts).every_image_once()
-        return self._count(self._truth, self._found(collected))
+        return self._count(self._truth, self._found(collected), self._max_detections)
 
     def metrics_of(self, counted: PrecisionRecall) -> CocoMetrics:
         """The metrics from precision and recall."""
         # In the order in which pycocotools summarises, which is that of the fields.
-        names = [f.name for f in fields(CocoMetrics) if f.name != "per_class"]
-        numbers = dict(zip(names, counted.summary, strict=True))
-        return CocoMetrics(**numbers, per_class=self._per_class(counted.precision, counted.recall))
+        names = [f.name for f in fields(CocoMetrics)][: len(counted.summary)]
+        AP, AR = counted.at_max_detections
+        return CocoMetrics(
+            **dict(zip(names, counted.summary, strict=True)),
+            per_class=self._per_class(counted.precision, counted.recall),
+            images=len(self._truth.image_ids),
+            all_images=len(self._whole_truth.image_ids),
+            most_boxes=self._truth.most_boxes,
+            max_detections=self._max_detections,
+            AP_max_detections=AP,
+            AR_max_detections=AR,
+        )
 
     def boxes_found(self) -> EvaluatedBoxes:
         """Ground truth and all detections as flat arrays, for the analysis."""
@@ -185,6 +213,7 @@ class CocoEvaluator:
     def reset(self) -> None:
         """Forget all detections."""
         self._parts = []
+        self._truth = self._whole_truth
 
     def _found(self, collected: _Collected) -> np.ndarray:
         """Image, left, top, width, height, score, category of each detection, ``[D, 7]``; ids are ranks from 1."""
@@ -206,15 +235,10 @@ class CocoEvaluator:
         return [
             ClassMetrics(
                 name=name,
-                AP=_mean_of_measured(precision[:, :, k]),
-                AP50=_mean_of_measured(precision[0, :, k]),
-                AR100=_mean_of_measured(recall[:, k]),
+                AP=mean_of_measured(precision[:, :, k]),
+                AP50=mean_of_measured(precision[0, :, k]),
+                AR100=mean_of_measured(recall[:, k]),
                 num_boxes=int(num_boxes[k]),
             )
             for k, name in enumerate(truth.class_names)
         ]
-
-
-def _mean_of_measured(values: np.ndarray) -> float:
-    measured = values[values > -1]
-    return float(measured.mean()) if measured.size else NOTHING_TO_MEASURE

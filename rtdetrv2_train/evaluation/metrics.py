@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ class ClassMetrics:
 
 @dataclass(frozen=True)
 class CocoMetrics:
-    """The twelve numbers of the COCO benchmark and those of each class.
+    """The twelve numbers of the COCO benchmark, those of each class, and what they were measured on.
 
     Fractions in [0, 1]; -1 (:data:`NOTHING_TO_MEASURE`) where the ground truth has no box to measure on, such as
     ``AP_small`` without a small box. Small is an area below 32 x 32 pixels, large one above 96 x 96.
@@ -57,6 +57,12 @@ class CocoMetrics:
         AR_medium: AR100 of medium boxes.
         AR_large: AR100 of large boxes.
         per_class: every category of the ground truth, in the order of their ids.
+        images: images that were measured on.
+        all_images: images of the ground truth.
+        most_boxes: the most boxes of one class in one of these images.
+        max_detections: detections of each class in an image that the next two count, above 100; None: not computed.
+        AP_max_detections: AP with at most so many.
+        AR_max_detections: AR with at most so many.
     """
 
     AP: float
@@ -72,6 +78,23 @@ class CocoMetrics:
     AR_medium: float
     AR_large: float
     per_class: list[ClassMetrics]
+    images: int = 0
+    all_images: int = 0
+    most_boxes: int = 0
+    max_detections: int | None = None
+    AP_max_detections: float = NOTHING_TO_MEASURE
+    AR_max_detections: float = NOTHING_TO_MEASURE
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether only a part of the images was looked at."""
+        return self.images < self.all_images
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """AP and AR of all kinds by name, but those that there was nothing to measure on."""
+        names = [field.name for field in fields(self) if field.name.startswith(("AP", "AR"))]
+        return {name: getattr(self, name) for name in names if getattr(self, name) != NOTHING_TO_MEASURE}
 
     def as_dict(self) -> dict[str, Any]:
         """All numbers under their names, ready for JSON; None where there was nothing to measure."""

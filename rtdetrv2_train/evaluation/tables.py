@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rtdetrv2_train.evaluation.analysis.advice import Advice
+from rtdetrv2_train.evaluation.backends import BENCHMARK_LIMIT
 from rtdetrv2_train.evaluation.metrics import NOTHING_TO_MEASURE, ClassMetrics, CocoMetrics
 
 MOST_CLASSES_SHOWN = 30
@@ -38,9 +39,9 @@ def print_metrics(metrics: CocoMetrics, console: Console | None = None, saved_at
     console = console or Console()
     console.print(summary_table(metrics))
     console.print(class_table(metrics))
-    note = _left_out(metrics, saved_at)
-    if note:
-        console.print(note, highlight=False, markup=False)
+    for note in (_left_out(metrics, saved_at), *notes(metrics)):
+        if note:
+            console.print(note, highlight=False, markup=False, soft_wrap=True)
 
 
 def print_advice(advice: Sequence[Advice], console: Console | None = None) -> None:
@@ -66,6 +67,9 @@ def summary_table(metrics: CocoMetrics) -> Table:
     for label, precision, recall in _SUMMARY_ROWS:
         numbers = [percent(getattr(metrics, name)) if name else "" for name in (precision, recall)]
         table.add_row(label, *numbers, style="bold" if precision == "AP" else "")
+    if metrics.max_detections:
+        numbers = [percent(metrics.AP_max_detections), percent(metrics.AR_max_detections)]
+        table.add_row(f"{metrics.max_detections} detections per class and image", *numbers)
     return table
 
 
@@ -85,6 +89,21 @@ def class_table(metrics: CocoMetrics) -> Table:
         table.add_section()
         _add_classes(table, measured[-SHOWN_AT_EACH_END:])
     return table
+
+
+def notes(metrics: CocoMetrics) -> list[str]:
+    """What has to be known to read the numbers."""
+    lines = []
+    if metrics.AP == NOTHING_TO_MEASURE:
+        lines.append("there is no AP, as the ground truth has no box of these classes")
+    if metrics.is_partial:
+        lines.append(f"measured on {metrics.images} of {metrics.all_images} images (trainer.limit_val_batches)")
+    if metrics.most_boxes > (metrics.max_detections or BENCHMARK_LIMIT):
+        lines.append(
+            f"an image has {metrics.most_boxes} boxes of one class, and COCO's AP counts the best {BENCHMARK_LIMIT} "
+            f"detections of a class: evaluation.max_detections={metrics.most_boxes} gives it with so many as well"
+        )
+    return lines
 
 
 def _by_precision(metrics: CocoMetrics) -> tuple[list[ClassMetrics], list[ClassMetrics]]:

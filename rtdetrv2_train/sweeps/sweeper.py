@@ -132,7 +132,7 @@ class TrialTask:
             try:
                 ap: Any = self.task(config)
                 if ap is None or math.isnan(ap):
-                    raise UserError("nothing was validated, so there is no AP")
+                    raise UserError("nothing was measured in validation, so there is no AP")
             except Exception as error:
                 log.exception("trial %d", number)
                 study.fail(number, _reason(error))

@@ -17,7 +17,8 @@ def log_hyperparameters(loggers: Sequence[Logger], config: DictConfig, metrics: 
     """Log the settings that differ between runs, each under its configuration key, and the final metrics."""
     chosen = {section: OmegaConf.to_container(config, resolve=True)[section] for section in _SECTIONS}  # type: ignore[index, call-overload]
     settings = {"model": config.model.name, **dict(_leaves(chosen))}
-    results = {f"final/{name}": getattr(metrics, name) for name in ("AP", "AP50", "AP75", "AR100")}
+    shown = ("AP", "AP50", "AP75", "AR100")
+    results = {f"final/{name}": value for name, value in metrics.numbers.items() if name in shown}
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(settings, results)

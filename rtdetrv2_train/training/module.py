@@ -231,15 +231,26 @@ class DetectionModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Compute metrics on rank 0 and broadcast them to all ranks."""
         self.evaluator.gather()
+        limit = self.trainer.limit_val_batches
+        if isinstance(limit, int) or limit < 1 or self.trainer.sanity_checking:
+            self.evaluator.leave_out_unseen()
         measured = self.evaluator.compute() if self.trainer.is_global_zero else None
-        self.metrics = cast(CocoMetrics, self.trainer.strategy.broadcast(measured))
-        summary = self.metrics.as_dict()
-        numbers = {f"val/{name}": float(value) for name, value in summary.items() if isinstance(value, int | float)}
+        first = self.metrics is None
+        self.metrics = metrics = cast(CocoMetrics, self.trainer.strategy.broadcast(measured))
+        # What says less than AP on the whole set must not choose the best checkpoint, which is by val/AP.
+        group = "val_part" if metrics.is_partial else "val"
+        self.log_dict({f"{group}/{name}": value for name, value in metrics.numbers.items()}, rank_zero_only=False)
+        if metrics.is_partial and first and self.trainer.is_global_zero and not self.trainer.sanity_checking:
+            log.warning(
+                "trainer.limit_val_batches: AP is that of %d of %d images, so that there is no best checkpoint by it",
+                metrics.images,
+                metrics.all_images,
+            )
         if self.trainer.state.fn == "fit":
             *terms, images = self.trainer.strategy.reduce(self._validation_losses, reduce_op="sum").tolist()
             losses = {f"loss_{name}": term / images for name, term in zip(self.criterion.weights, terms, strict=True)}
-            numbers |= {f"val/{name}": value for name, value in {"loss": sum(losses.values()), **losses}.items()}
-        self.log_dict(numbers, rank_zero_only=False)
+            losses["loss"] = sum(losses.values())
+            self.log_dict({f"val/{name}": value for name, value in losses.items()}, rank_zero_only=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the model card in the checkpoint."""

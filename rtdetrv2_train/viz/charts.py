@@ -50,7 +50,8 @@ def report_charts(analysis: Analysis, history: Sequence[Mapping[str, float]]) ->
     charts: dict[str, Figure] = {}
     with matplotlib.rc_context(_STYLE):
         if len(history) > 1:
-            charts["AP by epoch"] = _ap_by_epoch(history)
+            if any("val/AP" in entry for entry in history):
+                charts["AP by epoch"] = _ap_by_epoch(history)
             charts |= _losses_by_epoch(history)
         charts |= curve_charts(analysis)
         charts["Cost of mistakes"] = _costs(analysis)
@@ -108,9 +109,10 @@ def _by_class(
 
 def _ap_by_epoch(history: Sequence[Mapping[str, float]]) -> Figure:
     figure, axes = _figure()
-    epochs = [entry["epoch"] for entry in history]
-    for key, label, style in (("val/AP", "AP", "-"), ("val/AP50", "AP50", "--"), ("val/AP75", "AP75", ":")):
-        axes.plot(epochs, [100 * entry[key] for entry in history], style, color=_ACCENT, label=label, marker=".")
+    for name, style in (("AP", "-"), ("AP50", "--"), ("AP75", ":")):
+        known = [(entry["epoch"], 100 * entry[f"val/{name}"]) for entry in history if f"val/{name}" in entry]
+        if known:
+            axes.plot(*zip(*known, strict=True), linestyle=style, color=_ACCENT, label=name, marker=".")
     axes.set(xlabel="epoch", ylabel="%")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)

@@ -246,6 +246,33 @@ def test_a_run_is_not_resumed_with_its_classes_in_another_order(
     assert "resumed has the classes red, blue, but the data now has blue, red: " in last_line(out)
 
 
+def test_validation_on_a_part_chooses_no_best_checkpoint(small_set: Path, tmp_path: Path) -> None:
+    part = ["trainer.limit_val_batches=1", "data.eval_batch_size=2", "trainer.max_epochs=2"]
+    out = run_command("train", *ON_CPU, *of_set(small_set), *part, f"hydra.run.dir={tmp_path}")
+    assert out.count("AP is that of 2 of 12 images, so that there is no best checkpoint by it") == 1
+    assert "none, these are the last weights" in out
+    assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert all("val_part/AP" in epoch and "val/AP" not in epoch for epoch in history)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert (metrics["images"], metrics["all_images"]) == (2, 12)
+
+
+def test_nothing_to_measure_is_said_at_the_start_and_gives_no_numbers(small_set: Path, tmp_path: Path) -> None:
+    content = json.loads((small_set / "annotations.json").read_text())
+    (small_set / "bare.json").write_text(json.dumps({**content, "annotations": []}))
+    options = ["data.val.annotations=bare.json", "trainer.max_epochs=2", f"hydra.run.dir={tmp_path}"]
+    out = run_command("train", *ON_CPU, *of_set(small_set), *options)
+    assert out.count("bare.json' has no box of the classes that are known: AP cannot be measured") == 1
+    assert "there is no AP, as the ground truth has no box of these classes" in out
+    assert "-100.0" not in out
+    assert json.loads((tmp_path / "metrics.json").read_text())["AP"] is None
+    assert not any("val/AP" in name for epoch in json.loads((tmp_path / "history.json").read_text()) for name in epoch)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert not any("AP" in tag for tag in events.Tags()["scalars"])
+    assert (tmp_path / "model" / "model.safetensors").exists()
+
+
 def test_a_missing_data_set_is_named() -> None:
     line = last_line(run_command("train", "model=nano", "data.root=datasets/nowhere", expect=2))
     assert line.startswith("error: no data set at 'datasets/nowhere'")

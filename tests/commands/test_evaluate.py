@@ -45,9 +45,16 @@ def evaluate(model_folder: Path, small_set: Path, tmp_path: Path) -> Evaluate:
     """Evaluates on the small set with other categories, annotations or checkpoint; gives metrics and output."""
 
     def run(
-        ids: dict[str, int], checkpoint: Path = model_folder, expect: int = 0, *overrides: str
+        ids: dict[str, int],
+        checkpoint: Path = model_folder,
+        expect: int = 0,
+        *overrides: str,
+        images: int = 6,
+        boxes: int = 99,
     ) -> tuple[dict[str, Any], str]:
         content = json.loads((small_set / "annotations.json").read_text())
+        content["images"] = content["images"][:images]
+        content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] <= images][:boxes]
         old = {category["id"]: category["name"] for category in content["categories"]}
         by_name = {name.strip().lower(): number for name, number in ids.items()}
         content["annotations"] = [
@@ -123,3 +130,42 @@ def test_weights_without_names_have_the_classes_of_the_file_or_given_ones(
     assert "has 3 classes, but it does not name them, and" in last_line(out)
     only, _ = evaluate({"red": 3}, nameless, 0, "class_names=[red,green,blue]")
     assert only["AP"] == own["per_class"][0]["AP"]
+
+
+def test_a_part_of_the_images_is_measured_on_what_was_looked_at(
+    evaluate: Evaluate, model_folder: Path, tmp_path: Path
+) -> None:
+    fewer, _ = evaluate(OWN, images=4)
+    limits = ["trainer.limit_val_batches=2", "data.eval_batch_size=2"]
+    part, out = evaluate(OWN, model_folder, 0, *limits)
+    assert part == {**fewer, "all_images": 6}
+    assert fewer["images"] == part["images"] == 4
+    assert "measured on 4 of 6 images (trainer.limit_val_batches)" in out
+    assert "4 images" in (tmp_path / "report.html").read_text()
+    assert evaluate(OWN, model_folder, 0, "trainer.limit_val_batches=9")[0]["all_images"] == 6
+
+
+def test_many_objects_of_a_class_in_an_image_are_said_and_can_be_measured(
+    evaluate: Evaluate, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, out = evaluate(OWN)
+    assert "evaluation.max_detections" not in out
+    monkeypatch.setattr("rtdetrv2_train.evaluation.tables.BENCHMARK_LIMIT", own["most_boxes"] - 1)
+    _, out = evaluate(OWN)
+    assert f"an image has {own['most_boxes']} boxes of one class" in out
+    more, out = evaluate(OWN, model_folder, 0, "evaluation.max_detections=250")
+    limit = {"max_detections": 250, "AP_max_detections": None, "AR_max_detections": None}
+    assert more | limit == own | limit
+    assert more["AP_max_detections"] >= own["AP"]
+    assert "250 detections per class and image" in out
+    _, out = evaluate(OWN, model_folder, 2, "evaluation.max_detections=80")
+    assert "evaluation.max_detections=80: give a whole number above" in last_line(out)
+
+
+def test_annotations_without_a_box_give_no_numbers_and_say_so(
+    evaluate: Evaluate, small_set: Path, tmp_path: Path
+) -> None:
+    metrics, out = evaluate(OWN, boxes=0)
+    assert metrics["AP"] is metrics["AR100"] is None
+    assert "has no box of the classes that are known: AP cannot be measured" in out
+    assert "-1" not in "".join(line for line in out.splitlines() if "│" in line)

@@ -96,6 +96,19 @@ def test_a_resume_with_other_classes_or_a_foreign_checkpoint_is_one_line(run: Pa
         assert "last.ckpt" in line
 
 
+def test_a_run_that_began_from_weights_keeps_its_settings_when_it_is_resumed(run: Path, tmp_path: Path) -> None:
+    weights = shutil.copy(run / "checkpoints" / "best.ckpt", tmp_path / "weights.ckpt")
+    saved = OmegaConf.load(run / "config.yaml")
+    of_data = [f"data.{key}={value}" for key, value in saved.data.items() if key == "root"]
+    parts = [f"data.{part}.{key}={value}" for part in ("train", "val") for key, value in saved.data[part].items()]
+    tuned = tmp_path / "tuned"
+    run_command("train", *QUICK, *WITHOUT_PICTURES, *of_data, *parts, f"init_from={weights}", f"run_folder={tuned}")
+    Path(weights).unlink()
+    out = run_command("train", f"resume={tuned}", "trainer.max_epochs=2")
+    assert "started from pretrained weights" in out
+    assert "resuming with learning rates" not in out
+
+
 def test_a_start_that_fails_leaves_no_folder(small_set: Path, tmp_path: Path) -> None:
     line = last_line(
         run_command("train", *QUICK, *of_set(small_set), "recipe.lr_schedule=step", folder=tmp_path, expect=2)
@@ -135,7 +148,7 @@ def test_a_run_that_cannot_be_measured_keeps_its_last_weights(small_set: Path, t
     )  # fmt: skip
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["global_step"] == steps(run) == 3
-    assert "best.ckpt, the last weights, as no AP could be measured" in out
+    assert "best.ckpt, the last weights, as no AP chooses one" in out
 
 
 def test_a_time_limit_ends_a_run_within_an_epoch_and_it_goes_on_at_the_next_batch(tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ from pycocotools.cocoeval import COCOeval
 
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation import backends
+from rtdetrv2_train.evaluation.analysis.analysis import analyse
 from rtdetrv2_train.evaluation.backends import BACKENDS, backend_named
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
+from rtdetrv2_train.evaluation.tables import notes
 from rtdetrv2_train.ground_truth import GroundTruth
 from rtdetrv2_train.types import Detections
 from tests.evaluation.coco_objects import as_ground_truth
@@ -338,6 +340,65 @@ def test_saved_metrics_are_the_metrics_and_leave_no_other_file(tmp_path: Any) ->
     metrics.save(tmp_path / "metrics.json")
     assert json.loads((tmp_path / "metrics.json").read_text()) == metrics.as_dict()
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_more_detections_than_a_hundred_can_be_counted_beside_the_benchmarks_numbers() -> None:
+    """An image with 150 objects of a class, all found, the last ones with the lowest scores."""
+    corners = [[float(10 * (k % 20)), float(10 * (k // 20))] for k in range(150)]
+    truth = ground_truth(
+        [1], [1, 2], [annotation(k + 1, 1, 1, [*corner, 8.0, 8.0]) for k, corner in enumerate(corners)]
+    )
+    boxes = [[left, top, left + 8, top + 8] for left, top in corners]
+    found = detections(np.zeros((1, 150)), [boxes], np.linspace(0.9, 0.1, 150)[None])
+    numbers = []
+    for backend in BACKENDS:
+        evaluator = CocoEvaluator(as_ground_truth(truth), [1, 2], backend, max_detections=150)
+        evaluator.update(found, torch.tensor([1]))
+        assert twelve(evaluator) == plain(truth, [1, 2], found, [1])
+        metrics = evaluator.compute()
+        assert metrics.AP == pytest.approx(0.67, abs=0.01)
+        assert (metrics.AP_max_detections, metrics.AR_max_detections) == (pytest.approx(1), 1)
+        assert (metrics.most_boxes, metrics.max_detections) == (150, 150)
+        assert analyse(evaluator).metrics == metrics
+        numbers.append(metrics)
+    assert numbers[0] == numbers[1]
+    assert "an image has 150 boxes of one class" not in "".join(notes(numbers[0]))
+    assert "evaluation.max_detections=150 gives it" in "".join(notes(replace(numbers[0], max_detections=None)))
+    with pytest.raises(UserError, match=r"evaluation\.max_detections=50: give a whole number above .* 100, or null"):
+        CocoEvaluator(as_ground_truth(truth), [1, 2], max_detections=50)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_further_limit_leaves_the_benchmarks_numbers_as_they_are(seed: int) -> None:
+    truth, categories, found, images = random_case(10 * seed)  # with up to 130 detections
+    for backend in BACKENDS:
+        with_limit, without = (CocoEvaluator(as_ground_truth(truth), categories, backend, m) for m in (120, None))
+        for evaluator in (with_limit, without):
+            evaluator.update(found, torch.tensor(images))
+        assert twelve(with_limit) == twelve(without)
+        assert with_limit.compute().per_class == without.compute().per_class
+
+
+def test_only_the_images_looked_at_can_be_measured_on() -> None:
+    truth, categories, found, images = random_case(4)
+    seen, some = images[::2], slice(None, None, 2)
+    part = Detections(found.labels[some], found.boxes[some], found.scores[some])
+    own = {
+        **truth,
+        "images": [image for image in truth["images"] if image["id"] in seen],
+        "annotations": [entry for entry in truth["annotations"] if entry["image_id"] in seen],
+    }
+    evaluator = CocoEvaluator(as_ground_truth(truth), categories)
+    evaluator.update(part, torch.tensor(seen))
+    whole = twelve(evaluator)
+    evaluator.leave_out_unseen()
+    assert twelve(evaluator) == plain(own, categories, part, seen) != whole
+    metrics = evaluator.compute()
+    assert (metrics.images, metrics.all_images, metrics.is_partial) == (len(seen), len(images), True)
+    assert analyse(evaluator).boxes.image_ids.tolist() == sorted(seen)
+    evaluator.reset()
+    evaluator.update(part, torch.tensor(seen))
+    assert twelve(evaluator) == whole
 
 
 def test_a_ground_truth_that_does_not_fit_together_is_refused() -> None:

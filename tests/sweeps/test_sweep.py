@@ -114,6 +114,15 @@ def test_a_sweep_over_what_nothing_reads_begins_no_trial(tmp_path: Path, varied:
     assert not (tmp_path / "runs").exists()
 
 
+def test_trials_in_which_nothing_could_be_measured_have_failed(tmp_path: Path) -> None:
+    grid = settings(tmp_path, "trainer=cpu", "trainer.max_epochs=1", "recipe.learning_rate=1e-4,2e-4")
+    content = json.loads((tmp_path / "set" / "annotations.json").read_text())
+    (tmp_path / "set" / "bare.json").write_text(json.dumps({**content, "annotations": []}))
+    output = run_command("train", *grid, "data.val.annotations=bare.json", folder=tmp_path)
+    assert [(t["state"], t["AP"]) for t in trials(tmp_path, "nano_grid")] == [("failed", "")] * 2
+    assert "trial 1 failed: nothing was measured in validation, so there is no AP" in output
+
+
 def test_a_sweep_without_multirun_is_sent_to_it() -> None:
     with pytest.raises(UserError, match=r"python train\.py -m sweep="):
         Pruning("runs/sweeps/nano_grid", trial=None, pruner=None)

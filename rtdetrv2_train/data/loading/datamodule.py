@@ -149,6 +149,7 @@ class CocoDataModule(LightningDataModule):
     def take_classes(self, classes: Classes) -> None:
         """Let the classes be those of a model, where there is no training set."""
         self._train_annotations = self._val_annotations = self.val_annotations.relabelled(classes)
+        self._warn_if_nothing_to_measure()
 
     def load(self) -> None:
         """Read the annotations, unless that has been done. Needs no trainer.
@@ -167,6 +168,8 @@ class CocoDataModule(LightningDataModule):
             same = self.train_paths == self.val_paths
             val = train if same else self._read(self.val_paths).relabelled(train.classes)
         self._train_annotations, self._val_annotations = val if self._is_for_evaluation else train, val
+        if self._train_annotations is not val:
+            self._warn_if_nothing_to_measure()
 
     def setup(self, stage: str | None = None) -> None:
         """Read the annotations, unless that has been done."""
@@ -261,6 +264,13 @@ class CocoDataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Resume where the run stopped, also in the middle of an epoch."""
         self._done = (state_dict["epoch"], state_dict["steps"])
+
+    def _warn_if_nothing_to_measure(self) -> None:
+        annotations = self.val_annotations
+        if not len(annotations.boxes):
+            logger.warning(
+                "'%s' has no box of the classes that are known: AP cannot be measured", annotations.annotation_file
+            )
 
     def _read(self, paths: Mapping[str, Path]) -> AnnotationTable:
         annotations = load_annotations(self.root / paths["annotations"], self.root / paths["images"], self.exif)

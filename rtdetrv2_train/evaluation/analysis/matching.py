@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdetrv2_train.evaluation.analysis.boxes import EvaluatedBoxes
+from rtdetrv2_train.evaluation.backends import BENCHMARK_LIMIT
 
-MOST_DETECTIONS = 100
-"""Detections of a class in an image that count, the best."""
 _BOXES_AT_A_TIME = 2_000
 
 
@@ -137,5 +136,5 @@ def _best_of_each_class(boxes: EvaluatedBoxes, place: NDArray[np.int64]) -> NDAr
     _, first, counts = np.unique(group[order], return_index=True, return_counts=True)
     rank = np.arange(len(order)) - np.repeat(first, counts)
     kept = np.zeros(len(order), dtype=bool)
-    kept[order[rank < MOST_DETECTIONS]] = True
+    kept[order[rank < BENCHMARK_LIMIT]] = True
     return kept

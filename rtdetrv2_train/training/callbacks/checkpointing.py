@@ -134,6 +134,11 @@ class Checkpointing(ModelCheckpoint):
         due |= minutes is not None and time.monotonic() - self._last_at_time >= 60 * minutes
         return _SAVE if due else _NOTHING
 
+    def _save_topk_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
+        """No epoch is the best where AP was not measured, or not on all images."""
+        if self.monitor is None or self.monitor in monitor_candidates:
+            super()._save_topk_checkpoint(trainer, monitor_candidates)
+
     def _save_last_checkpoint(self, trainer: Trainer, monitor_candidates: dict[str, Tensor]) -> None:
         if self._last_at_step != trainer.global_step:
             self._last_at_step, self._last_at_time = trainer.global_step, time.monotonic()

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from rtdetrv2_train.data.loading.loader import BatchLoader
+from rtdetrv2_train.evaluation.metrics import measured
 from rtdetrv2_train.training.module import DetectionModule
 
 
@@ -77,8 +78,9 @@ class Progress(TQDMProgressBar):
         items: dict[str, Any] = {}
         if isinstance(pl_module, DetectionModule):
             items |= _losses(pl_module)
-        if "val/AP" in trainer.callback_metrics:
-            items["AP"] = f"{trainer.callback_metrics['val/AP'].item():.3f}"
+            if pl_module.metrics is not None:
+                ap = measured(pl_module.metrics.AP)
+                items["AP"] = "-" if ap is None else f"{ap:.3f}"
         if self._images_per_second is not None:
             items["img/s"] = f"{self._images_per_second:.1f}"
         if self._data_wait_share is not None:

@@ -8,6 +8,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.evaluation.metrics import measured
+from rtdetrv2_train.training.module import DetectionModule
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +37,17 @@ class Pruning(Callback):
         """Report AP, and stop if the pruner says so."""
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        pruned = trainer.is_global_zero and self._is_pruned(trainer)
+        assert isinstance(pl_module, DetectionModule)
+        assert pl_module.metrics is not None
+        ap = measured(pl_module.metrics.AP)
+        pruned = trainer.is_global_zero and ap is not None and self._is_pruned(trainer, ap)
         if trainer.strategy.broadcast(pruned):
             trainer.should_stop = True
 
-    def _is_pruned(self, trainer: Trainer) -> bool:
+    def _is_pruned(self, trainer: Trainer, ap: float) -> bool:
         from rtdetrv2_train.sweeps.study import SweepStudy  # here, as Optuna is installed for sweeps only
 
         epochs = trainer.current_epoch + 1
-        ap = trainer.callback_metrics["val/AP"].item()
         study = SweepStudy(self.folder, pruner=self.pruner)
         pruned = study.report(self.trial, epochs, ap, is_last=epochs == trainer.max_epochs)
         if pruned:
