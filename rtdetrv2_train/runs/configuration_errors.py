@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from rtdetrv2_train.errors import UserError, nearest
 from rtdetrv2_train.runs.folder import config_folder
 from rtdetrv2_train.runs.other_names import answer, right_key
+from rtdetrv2_train.runs.overrides import quoted
 
 # Sections that take no other keys than those of a file, and where in it. Mappings below them are open, and the keys of
 # other sections are checked by the classes that are built of them.
@@ -77,6 +78,9 @@ def explain(error: Exception, config_folder: Path, command: str) -> str:
         group, _, option = found.group(1).rpartition("/")
         options = sorted(path.stem for path in (config_folder / group).glob("*.yaml"))
         return f"there is no {group}={option}: {nearest(option, options)}use one of {', '.join(options)}"
+    if type(error).__name__ == "OverrideParseException" and "=" in (override := getattr(error, "override", "")):
+        key, _, value = override.partition("=")
+        return f"Hydra cannot read '{override}': quote the value, {key}={quoted(value)}, and again for the shell"
     if (key := missing_key(error)) is not None:
         return no_such_key(key, command)
     if found := re.search(r"call to target '([\w.]+)'.*unexpected keyword argument '(\w+)'", text, re.DOTALL):

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.runs.configuration_errors import check_keys, missing_key, no_such_key
+from rtdetrv2_train.runs.overrides import quoted
 from rtdetrv2_train.runs.processes import devices_and_nodes, is_rank_zero
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def sweep(config: DictConfig, context: HydraContext, task: TaskFunction, argumen
             jobs = []
             for trial in claimed:
                 chosen = [f"{key}={value}" for key, value in trial.params.items()]
-                job = [*rest, *chosen, f"sweep.folder='{folder}'", f"sweep.trial={trial.number}"]
+                job = [*rest, *chosen, f"sweep.folder={quoted(str(folder))}", f"sweep.trial={trial.number}"]
                 with _failing(study, [trial.number]):
                     context.config_loader.load_sweep_config(config, job)  # values that nothing can be composed with
                     jobs.append(job)
