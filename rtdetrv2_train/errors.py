@@ -15,6 +15,16 @@ class UserError(Exception):
     """
 
 
+class SampleError(UserError):
+    """A sample cannot be made of an image.
+
+    A data loader re-raises a worker's error with the traceback as part of the message. Only the message itself is kept.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.rsplit(f"{type(self).__name__}: ", 1)[-1].strip())
+
+
 STOPPED_STATUS = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
 

@@ -238,9 +238,7 @@ def _print_paths(folder: Path, best: str, metrics: CocoMetrics) -> None:
         why = f", the last weights, as {reason}"
     lines = {
         "run": here,
-        "best checkpoint": os.path.relpath(best) + _WHY_LAST.get(ap, "")
-        if best
-        else "none, these are the last weights",
+        "best checkpoint": f"{os.path.relpath(best)}{why}" if best else "none, these are the last weights",
         "model": f"{here}/{MODEL_FOLDER}",
         "report": f"{here}/{REPORT_FILE}",
         "pictures": f"{here}/{PICTURES_FILE}",

@@ -290,12 +290,21 @@ def test_another_process_gets_the_index_by_name(make_set: Any, caplog: pytest.Lo
     assert_equal(pickle.loads(pickle.dumps(fewer)), fewer)
 
 
-@pytest.mark.parametrize("name", ["../secret.png", "a/../../secret.png", "/etc/secret.png", "", "a\0b"])
+@pytest.mark.parametrize(
+    "name",
+    ["../secret.png", "a/../../secret.png", "/../etc/secret.png", "..\\secret.png", "C:\\..\\x.png", "/", "", "a\0b"],
+)
 def test_a_file_name_that_leads_out_of_the_folder_is_refused(make_set: Any, name: str) -> None:
     files = make_set(1, images=[{"id": 10, "file_name": name, "height": 4, "width": 4}])
     with pytest.raises(UserError, match=r"entry 0 of 'images' of .* as 'file_name'") as raised:
         load_annotations(*files)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["/etc/secret.png", "\\etc\\secret.png", "C:\\etc\\secret.png", "C:/etc/secret.png"])
+def test_an_absolute_file_name_is_taken_for_one_within_the_folder(make_set: Any, name: str) -> None:
+    files = make_set(1, images=[{"id": 10, "file_name": name, "height": 4, "width": 4}])
+    assert load_annotations(*files).path(0) == files[1] / "etc/secret.png"
 
 
 @pytest.mark.parametrize("name", ["a/..b/../x..png", "..x.png", "a/../x.png"])

@@ -14,7 +14,7 @@ from rtdetrv2_train.data.augment.photometric import Distortion, PhotometricDisto
 from rtdetrv2_train.data.augment.window import BoxArray, Window
 from rtdetrv2_train.data.images.decode import ImageArray, StoredImage
 from rtdetrv2_train.data.images.resize import fitted_size, padded
-from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.errors import SampleError, UserError
 
 if TYPE_CHECKING:
     import albumentations as A
@@ -24,6 +24,7 @@ Transform: TypeAlias = Union[GeometricTransform, PhotometricDistortion, "A.Basic
 # Smaller boxes are dropped, after the augmentations and again after resizing; the tolerance is that of rounding.
 MIN_BOX_SIDE = 1.0
 _ROUNDING = 1e-6
+_LEFT_OF_BOX = 1e-3  # pixels; of a box outside of what a transform shows Albumentations keeps an edge without width
 
 
 class TrainingPipeline:
@@ -73,6 +74,9 @@ class TrainingPipeline:
 
         Returns:
             The image ``[height, width, 3]``, and the remaining boxes as normalised xyxy with their labels.
+
+        Raises:
+            SampleError: if a transform of Albumentations fails, or gives something else than RGB bytes.
         """
         generator = np.random.default_rng(list(seed))
         sample = _Unfinished(image, np.column_stack([boxes, labels]).astype(np.float64).reshape(-1, 5))
@@ -101,16 +105,34 @@ class TrainingPipeline:
             self._composed[name] = A.Compose(
                 # The last one does nothing, but without it Compose warns where no other transform moves boxes.
                 [transform, A.NoOp(p=1.0)],
-                # Boxes are valid throughout and dropped at the end only; a check after each transform would drop some.
-                bbox_params=A.BboxParams(format="albumentations", label_fields=None, check_each_transform=False),
+                # Boxes are cut to the image, and dropped here only where nothing is left of them; small ones go at the
+                # end. A check after each transform would drop some.
+                bbox_params=A.BboxParams(
+                    format="albumentations",
+                    label_fields=None,
+                    check_each_transform=False,
+                    min_width=_LEFT_OF_BOX,
+                    min_height=_LEFT_OF_BOX,
+                ),
             )
         compose = self._composed[name]
         # Not set_random_seed: that gives every transform the same seed, and so the same draw decides them all.
         compose.set_random_state(generator, random.Random(int(generator.integers(2**63))))
-        result: dict[str, Any] = compose(image=image, bboxes=rows / _row_scale(*image.shape[:2]))
+        called = f"augment.transforms.{name} ({type(transform).__name__})"
+        try:
+            result: dict[str, Any] = compose(image=image, bboxes=rows / _row_scale(*image.shape[:2]))
+        except Exception as error:
+            size = f"{image.shape[1]} x {image.shape[0]} pixels"
+            raise SampleError(f"{called} fails on an image of {size}: {' '.join(str(error).split())}") from error
+        pixels = result["image"]
+        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[2:] != (3,):
+            raise SampleError(
+                f"{called} gives {pixels.dtype} of shape {list(pixels.shape)} instead of RGB bytes: leave it out, as "
+                "the model takes bytes and scales them itself"
+            )
         # Albumentations gives up the column of labels where no box is left.
         left = result["bboxes"] if len(result["bboxes"]) else np.zeros((0, 5))
-        return result["image"], left * _row_scale(*result["image"].shape[:2])
+        return pixels, left * _row_scale(*pixels.shape[:2])
 
 
 def _is_foreign(transform: object) -> bool:

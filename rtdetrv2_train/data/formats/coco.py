@@ -12,13 +12,14 @@ from typing import Any
 import msgspec
 
 from rtdetrv2_train.data.annotations import AnnotationTable
+from rtdetrv2_train.data.file_names import files_of
 from rtdetrv2_train.data.formats.coco_entries import (
     LAYOUT,
     AnnotationEntry,
     ImageEntry,
     brief,
-    check_file_name,
     is_name,
+    name_within,
     plain,
     unusual_annotation,
     unusual_image,
@@ -87,17 +88,22 @@ def _read_json(annotation_file: Path) -> dict[str, list[Any]]:
 
 def _add_images(builder: TableBuilder, entries: Sequence[Any], upright: bool) -> None:
     decode = msgspec.json.Decoder(ImageEntry).decode
+    images = []
     for position, entry in enumerate(entries):
         try:
             image = decode(entry)
         except (msgspec.ValidationError, TypeError):
             image = unusual_image(plain(entry), position, builder.annotation_file)
-        check_file_name(image.file_name, position, builder.annotation_file)
+        image.file_name = name_within(image.file_name, position, builder.annotation_file)
+        images.append(image)
+    sized = [min(image.height or 0, image.width or 0) > 0 and not upright for image in images]
+    builder.sizes_from_images = not all(sized)
+    files = {} if all(sized) else files_of([image.file_name for image in images], builder.image_folder)
+    for image, has_size in zip(images, sized, strict=True):
         height, width = image.height or 0, image.width or 0
-        if upright or min(height, width) <= 0:
-            path = builder.image_folder / image.file_name
+        if not has_size:
+            path = builder.image_folder / files.get(image.file_name, image.file_name)
             height, width = _size_of_file(path, height, width, upright, builder.annotation_file)
-            builder.sizes_from_images = True
         builder.add_image(image.id, image.file_name, height, width)
     _warn_of_repeated(builder.repeated_images, "images", builder.annotation_file)
 

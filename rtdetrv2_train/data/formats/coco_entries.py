@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Annotated, Any
 
 import msgspec
@@ -53,28 +53,33 @@ def unusual_image(entry: Any, position: int, annotation_file: Path) -> ImageEntr
         UserError: if it has no id or no file name.
     """
     image_id = whole(entry.get("id")) if isinstance(entry, dict) else None
-    if image_id is None or not is_name(entry.get("file_name")):
+    name = entry.get("file_name") or entry.get("coco_url") if isinstance(entry, dict) else None  # LVIS has URLs only
+    if image_id is None or not isinstance(name, str):
         raise UserError(
             f"entry {position} of 'images' of '{annotation_file}' is {brief(entry)}; an image needs a "
             f"whole number as 'id' and a 'file_name': {LAYOUT}"
         )
     sides = {side: whole(entry.get(side)) for side in ("height", "width")}
-    return ImageEntry(image_id, entry["file_name"], **sides)
+    return ImageEntry(image_id, name, **sides)
 
 
-def check_file_name(name: str, position: int, annotation_file: Path) -> None:
-    """Check that a file name does not lead out of the folder of images.
+def name_within(name: str, position: int, annotation_file: Path) -> str:
+    """A file name as one that is relative to the folder of images, and does not lead out of it.
 
     Raises:
-        UserError: if it does, or names no file.
+        UserError: if it leads out, or names no file.
     """
-    if not name or "\0" in name:
+    if name[:1] in ("/", "\\") or name[1:2] == ":":
+        path = PureWindowsPath(name)
+        name = path.relative_to(path.anchor).as_posix() if path.root else name
+    if name in ("", ".") or "\0" in name:
         raise UserError(f"entry {position} of 'images' of '{annotation_file}' has {name!r} as 'file_name': name a file")
-    if (".." in name and Path(os.path.normpath(name)).parts[:1] == ("..",)) or name.startswith(os.sep):
+    if ".." in name and os.path.normpath(name.replace("\\", "/")).split("/")[0] == "..":
         raise UserError(
             f"entry {position} of 'images' of '{annotation_file}' has '{name}' as 'file_name', which leads out of the "
             "folder of images: give paths relative to it, and the folder as data.train.images or data.val.images"
         )
+    return name
 
 
 def unusual_annotation(entry: dict[str, Any]) -> AnnotationEntry:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from rtdetrv2_train.classes import Classes
 from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.augment.pipeline import MIN_BOX_SIDE, TrainingPipeline, Transform
 from rtdetrv2_train.data.augment.schedule import MULTISCALE, AugmentationSchedule
+from rtdetrv2_train.data.file_names import with_names_of_files
 from rtdetrv2_train.data.images.cache import ImageCache, cache_file
 from rtdetrv2_train.data.images.decode import Exif, PixelRange, Reading
 from rtdetrv2_train.data.index import cache_folder, load_annotations
@@ -274,7 +274,7 @@ class CocoDataModule(LightningDataModule):
 
     def _read(self, paths: Mapping[str, Path]) -> AnnotationTable:
         annotations = load_annotations(self.root / paths["annotations"], self.root / paths["images"], self.exif)
-        self._check_images(annotations)
+        annotations = with_names_of_files(annotations, self.on_bad_image == "skip")
         headers = sample_of_images(annotations)
         warn_of_images(annotations, headers)
         if self._measures_range:  # on the first that is read, which is the training set
@@ -282,27 +282,6 @@ class CocoDataModule(LightningDataModule):
         if convention := other_convention(annotations):
             logger.warning("'%s': %s", annotations.annotation_file, convention)
         return replace(annotations, reading=Reading(self.exif, self.pixel_range))
-
-    def _check_images(self, annotations: AnnotationTable) -> None:
-        """Find missing images before training instead of hours later, by listing folders instead of opening files."""
-        present: dict[str, set[str]] = {}
-        missing = []
-        for name in annotations.file_names.tolist():
-            folder, base = os.path.split(name)
-            if folder not in present:
-                path = annotations.image_folder / folder
-                present[folder] = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-            if base not in present[folder]:
-                missing.append(name)
-        if not missing:
-            return
-        message = (
-            f"{len(missing)} of {len(annotations)} images of '{annotations.annotation_file}' are not in "
-            f"'{annotations.image_folder}', the first is '{missing[0]}'"
-        )
-        if self.on_bad_image == "raise" or len(missing) == len(annotations):
-            raise UserError(f"{message}: put them there, or leave missing images out with data.on_bad_image=skip")
-        logger.warning("%s; they are skipped", message)
 
     def _rank(self) -> tuple[int, int]:
         if self.trainer is None:

@@ -20,7 +20,7 @@ from rtdetrv2_train.data.images.cache import ImageCache
 from rtdetrv2_train.data.images.decode import ImageArray, UnreadableImageError
 from rtdetrv2_train.data.images.resize import evaluation_input
 from rtdetrv2_train.data.loading.samplers import SampleRequest
-from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.errors import SampleError
 
 logger = logging.getLogger(__name__)
 
@@ -49,16 +49,6 @@ class Sample:
     image_id: int
     original_size: tuple[float, float]
     noise_seed: int = 0
-
-
-class BadImageError(UserError):
-    """An image cannot be read.
-
-    A data loader re-raises a worker's error with the traceback as part of the message. Only the message itself is kept.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message.rsplit(f"{type(self).__name__}: ", 1)[-1].strip())
 
 
 class DetectionDataset(Dataset[Sample]):
@@ -119,7 +109,7 @@ class DetectionDataset(Dataset[Sample]):
         """The requested sample.
 
         Raises:
-            BadImageError: if the image cannot be read and ``on_bad_image`` is ``raise``, or too many cannot.
+            SampleError: if the image cannot be read and ``on_bad_image`` is ``raise``, or too many cannot.
         """
         if self.pipeline is None:
             return self._evaluation_sample(request)
@@ -128,7 +118,7 @@ class DetectionDataset(Dataset[Sample]):
                 return self._training_sample(index, request)
             except UnreadableImageError as error:
                 self._note_bad(index, error)
-        raise BadImageError(
+        raise SampleError(
             f"{len(self.bad_images)} images of '{self.annotations.annotation_file}' cannot be read, and no other was "
             f"found in {_REPLACEMENT_TRIES} tries: check that they lie in '{self.annotations.image_folder}'"
         )
@@ -169,7 +159,7 @@ class DetectionDataset(Dataset[Sample]):
     def _note_bad(self, index: int, error: UnreadableImageError) -> None:
         path = self.annotations.path(index)
         if self.on_bad_image == "raise":
-            raise BadImageError(
+            raise SampleError(
                 f"the image '{path}', listed in '{self.annotations.annotation_file}', cannot be read ({error}): "
                 "replace or remove it, or leave such images out with data.on_bad_image=skip"
             ) from error
