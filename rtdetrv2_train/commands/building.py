@@ -74,9 +74,7 @@ def resolved_trainer(config: DictConfig) -> dict[str, Any]:
         if key in _NOT_OF_TRAINER:
             raise UserError(f"trainer.{key} has no effect here: use {_NOT_OF_TRAINER[key]}")
         if key not in known:
-            raise UserError(
-                f"Lightning's Trainer has no argument '{key}': {nearest(key, known)}leave out trainer.{key}"
-            )
+            raise UserError(f"Lightning's Trainer takes no '{key}': {nearest(key, known)}leave out trainer.{key}")
     if settings["accelerator"] == "auto":
         settings["accelerator"] = "cuda" if torch.cuda.is_available() else "cpu"
     on_gpu = settings["accelerator"] in ("gpu", "cuda")

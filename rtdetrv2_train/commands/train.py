@@ -232,10 +232,10 @@ def _facts(config: DictConfig, data: CocoDataModule) -> dict[str, str]:
 def _print_paths(folder: Path, best: str, metrics: CocoMetrics) -> None:
     """Print the paths that matter."""
     here = os.path.relpath(folder)
-    why = ""
-    if metrics.is_partial or not measured(metrics.AP):
-        reason = "AP was 0 throughout" if measured(metrics.AP) == 0 else "no AP chooses one"
-        why = f", the last weights, as {reason}"
+    if metrics.is_partial or measured(metrics.AP) is None:
+        why = ", the last weights, as no AP chooses one"
+    else:
+        why = "" if metrics.AP else ", the last weights, as AP was 0 throughout"
     lines = {
         "run": here,
         "best checkpoint": f"{os.path.relpath(best)}{why}" if best else "none, these are the last weights",

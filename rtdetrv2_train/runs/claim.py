@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from rtdetrv2_train.errors import UserError
-from rtdetrv2_train.runs.folder import CHECKPOINT_FOLDER, METRICS_FILE
+from rtdetrv2_train.runs.folder import CHECKPOINT_FOLDER, MODEL_FOLDER
 from rtdetrv2_train.runs.processes import agreed_folder, is_rank_zero, slurm_folder, was_restarted
 from rtdetrv2_train.runs.resume import AUTO, run_to_resume
 
@@ -111,7 +111,7 @@ def _chosen(config: DictConfig, overrides: Sequence[str], beside: Path, made: li
 
 
 def _holds_a_run(path: Path) -> bool:
-    return (path / METRICS_FILE).exists() or any(path.glob(f"{CHECKPOINT_FOLDER}/*.ckpt"))
+    return (path / MODEL_FOLDER).exists() or any(path.glob(f"{CHECKPOINT_FOLDER}/*.ckpt"))
 
 
 @contextmanager

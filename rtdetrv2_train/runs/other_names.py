@@ -41,7 +41,7 @@ _OTHER_NAMES = (
         "weights ckpt checkpoint checkpoint_path ckpt_path load_from finetune model_path",
     ),
     ("resume", "resume_from resume_from_checkpoint"),
-    ("output hydra.run.dir", "output output_dir out out_dir save_dir work_dir project log_dir run_dir"),
+    ("output run_folder", "output output_dir out out_dir save_dir work_dir project log_dir run_dir"),
     ("name", "exp exp_name experiment_name run_name"),
     ("threshold", "conf conf_thres conf_threshold confidence score_thr score_threshold min_score"),
     ("max_detections", "max_det topk num_detections"),

@@ -1,4 +1,4 @@
-"""Overrides as they are typed: paths that Hydra's grammar would refuse or misread are put into quotes for it."""
+"""Overrides as they are typed, where Hydra's grammar would refuse or misread them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 # Last parts of the keys whose values are paths or names, however odd.
 _PATHS = {"annotations", "checkpoint", "dir", "dirpath", "filename", "folder", "images", "init_from", "name", "output"}
-_PATHS |= {"path", "pretrained", "resume", "root", "run", "source", "with"}
+_PATHS |= {"path", "pretrained", "resume", "root", "run", "run_folder", "source", "with"}
+_LEFT_OUT = {f"{group}={none}": f"~{group}" for group in ("callbacks", "logger") for none in ("null", "")}
 _OVERRIDE = re.compile(r"(\+{0,2}[\w./@-]+)=(.*)", re.DOTALL)
 
 
 def with_paths_quoted(arguments: Sequence[str]) -> list[str]:
-    """Arguments with every path as a string that Hydra takes as it stands.
+    """Arguments with every path as a string that Hydra takes as it stands, and ``callbacks=null`` as ``~callbacks``.
 
     Interpolations stay, as do quotes that are there already, and in a sweep values between commas.
 
@@ -31,6 +32,8 @@ def quoted(text: str) -> str:
 
 
 def _with_path_quoted(argument: str, multirun: bool) -> str:
+    if argument in _LEFT_OUT:
+        return _LEFT_OUT[argument]
     found = _OVERRIDE.fullmatch(argument)
     if found is None or re.split(r"[./]", found.group(1))[-1].lstrip("+") not in _PATHS:
         return argument

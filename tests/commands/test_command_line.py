@@ -223,7 +223,7 @@ def test_init_from_starts_from_the_weights_of_a_run(straight_run: Path, small_se
 def test_a_run_may_be_as_long_as_its_steps(small_set: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     dynamic = [*(option for option in ON_CPU if option != "augment=light"), *WITHOUT_PICTURES, *of_set(small_set)]
-    steps = ["trainer.max_epochs=-1", "trainer.max_steps=10", f"hydra.run.dir={folder}"]
+    steps = ["trainer.max_epochs=-1", "trainer.max_steps=10", f"run_folder={folder}"]
     output = run_command("train", *dynamic, *steps)
     assert "nano at 64 x 64 for 10 steps" in output
     assert "auto settings for 10 steps" in output
@@ -248,9 +248,9 @@ def test_a_run_is_not_resumed_with_its_classes_in_another_order(
 
 def test_validation_on_a_part_chooses_no_best_checkpoint(small_set: Path, tmp_path: Path) -> None:
     part = ["trainer.limit_val_batches=1", "data.eval_batch_size=2", "trainer.max_epochs=2"]
-    out = run_command("train", *ON_CPU, *of_set(small_set), *part, f"hydra.run.dir={tmp_path}")
+    out = run_command("train", *ON_CPU, *of_set(small_set), *part, f"run_folder={tmp_path}")
     assert out.count("AP is that of 2 of 12 images, so that there is no best checkpoint by it") == 1
-    assert "none, these are the last weights" in out
+    assert "best.ckpt, the last weights, as no AP chooses one" in out
     assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
     history = json.loads((tmp_path / "history.json").read_text())
     assert all("val_part/AP" in epoch and "val/AP" not in epoch for epoch in history)
@@ -261,7 +261,7 @@ def test_validation_on_a_part_chooses_no_best_checkpoint(small_set: Path, tmp_pa
 def test_nothing_to_measure_is_said_at_the_start_and_gives_no_numbers(small_set: Path, tmp_path: Path) -> None:
     content = json.loads((small_set / "annotations.json").read_text())
     (small_set / "bare.json").write_text(json.dumps({**content, "annotations": []}))
-    options = ["data.val.annotations=bare.json", "trainer.max_epochs=2", f"hydra.run.dir={tmp_path}"]
+    options = ["data.val.annotations=bare.json", "trainer.max_epochs=2", f"run_folder={tmp_path}"]
     out = run_command("train", *ON_CPU, *of_set(small_set), *options)
     assert out.count("bare.json' has no box of the classes that are known: AP cannot be measured") == 1
     assert "there is no AP, as the ground truth has no box of these classes" in out

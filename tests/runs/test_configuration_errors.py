@@ -32,7 +32,7 @@ from tests.running import last_line, run_command
         ("train", "gpus", "trainer.devices"),
         ("train", "weights", "init_from"),
         ("train", "pretrained", "model.pretrained"),
-        ("train", "output_dir", "hydra.run.dir"),
+        ("train", "output_dir", "run_folder"),
         ("train", "amp", "trainer.precision"),
         ("train", "num_queries", "model.architecture.decoder.num_queries"),
         ("eval", "batch_size", "data.eval_batch_size"),
@@ -110,4 +110,4 @@ def test_python_names_the_right_key_too() -> None:
 
 def test_an_argument_that_lightning_does_not_know_is_named() -> None:
     line = last_line(run_command("train", "model=nano", "data=shapes", "trainer=cpu", "+trainer.foo=1", expect=2))
-    assert line.startswith("error: Trainer takes no 'foo'")
+    assert line.startswith("error: Lightning's Trainer takes no 'foo'")

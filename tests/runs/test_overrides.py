@@ -46,7 +46,7 @@ NAMES = (
 def test_a_path_is_used_as_it_is_typed(name: str) -> None:
     with composed("predict", with_paths_quoted([f"source={name}", f"checkpoint={name}", f"output={name}"])) as config:
         assert (config.source, config.checkpoint, config.output) == (name, name, name)
-    keys = ("data.root", "data.train.images", "init_from", "name", "model.pretrained", "hydra.run.dir")
+    keys = ("data.root", "data.train.images", "init_from", "name", "model.pretrained", "run_folder")
     keys = keys if "[" not in name[:1] else keys[2:]  # parts of a set may be lists
     with composed("train", with_paths_quoted([f"{key}={name}" for key in keys])) as config:
         assert [config.init_from, config.name, config.model.pretrained, config.run_folder] == [name] * 4
@@ -103,8 +103,8 @@ def test_training_from_python_takes_odd_paths(tmp_path: Path) -> None:
     options = ("model=nano", "model.image_size=64", "trainer=cpu", "trainer.max_epochs=1", "data.num_workers=0")
     callbacks = ("~callbacks.pictures", "~callbacks.curves", "recipe.total_batch_size=4")
     folder = tmp_path / "runs (ü)" / "x = [1], it's"
-    run = train(f"data.root={data}", *of_set, *options, *callbacks, f"hydra.run.dir={folder}")
+    run = train(f"data.root={data}", *of_set, *options, *callbacks, f"run_folder={folder}")
     assert run.folder == folder
-    run_command("eval", f"run={folder}", "trainer=cpu", f"hydra.run.dir={tmp_path / 'eval (1)'}")
+    run_command("eval", f"run={folder}", "trainer=cpu", f"run_folder={tmp_path / 'eval (1)'}")
     run_command("train", f"resume={folder}", "trainer.max_epochs=2")
     assert len((folder / "history.json").read_text().split('"epoch"')) == 3

@@ -36,7 +36,7 @@ class Counter:
 def run_folder(tmp_path: Path) -> Path:
     """A run's folder, as somebody may send it."""
     folder = tmp_path / "run"
-    with composed("train", ["model=nano", "data=shapes", "trainer=cpu", f"hydra.run.dir={folder}"]) as config:
+    with composed("train", ["model=nano", "data=shapes", "trainer=cpu", f"run_folder={folder}"]) as config:
         text = OmegaConf.to_yaml(config, resolve=True)
         model = build(config, num_classes=3)
     card = ModelCard(model.architecture, ("a", "b", "c"), (1, 2, 3))
@@ -85,7 +85,7 @@ def by_predicting(folder: Path) -> None:
 
 
 def by_evaluating(folder: Path) -> None:
-    overrides = [f"run={folder}", "trainer=cpu", f"hydra.run.dir={folder}/eval"]
+    overrides = [f"run={folder}", "trainer=cpu", f"run_folder={folder}/eval"]
     with composed("eval", overrides) as config:
         evaluate(config, overrides)
 
