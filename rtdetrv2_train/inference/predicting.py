@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from rtdetrv2_train.data.formats.coco import read_coco_file
-from rtdetrv2_train.errors import UserError, check_number
-from rtdetrv2_train.inference.detector import Detector
+from rtdetrv2_train.errors import UserError, check_number, nearest
+from rtdetrv2_train.files import read_json
+from rtdetrv2_train.inference.detector import Detector, names_in
 from rtdetrv2_train.inference.sources import Frame, Source, open_source
 from rtdetrv2_train.inference.writers import Setting, Writer, open_writers
 
@@ -47,11 +47,11 @@ class Summary:
 
 def predict_source(
     detector: Detector,
-    source: str | Path | int,
+    source: str | Path | int | Iterable[str | Path] | Source,
     output: str | Path,
-    formats: Sequence[str] = ("images",),
+    formats: str | Sequence[str] = ("images",),
     threshold: float = DEFAULT_THRESHOLD,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     max_detections: int = 300,
     tile: int | None = None,
     overlap: float = 0.2,
@@ -81,8 +81,12 @@ def predict_source(
     check_number("batch_size", batch_size, 1)
     if max_frames is not None:
         check_number("max_frames", max_frames, 1)
-    if unknown := sorted(set(classes or ()) - set(detector.class_names)):
-        raise UserError(f"there is no class '{unknown[0]}': choose of {', '.join(detector.class_names)}")
+    wanted = None if classes is None else names_in(classes)
+    if unknown := sorted(set(wanted or ()) - set(detector.class_names)):
+        known = ", ".join(detector.class_names)
+        raise UserError(
+            f"there is no class '{unknown[0]}': {nearest(unknown[0], detector.class_names)}choose of {known}"
+        )
     opened = open_source(source)
     setting = Setting(
         folder=Path(output),
@@ -91,7 +95,7 @@ def predict_source(
         image_ids=_image_ids(annotations) if annotations else {},
         frames_per_second=None if opened.video is None else opened.frames_per_second,
     )
-    writers = open_writers(formats, setting)
+    writers = open_writers(names_in(formats), setting)
     began, clock = time.perf_counter(), _ModelClock(detector)
     images, objects, skipped = 0, 0, []
     try:
@@ -100,7 +104,7 @@ def predict_source(
             skipped += [f"{frame.name}: {frame.problem}" for frame in batch if frame.image is None]
             found = detector.predict([image for _, image in readable], threshold, max_detections, tile, overlap)
             for (name, image), prediction in zip(readable, found, strict=True):
-                chosen = prediction.of_classes(classes) if classes else prediction
+                chosen = prediction.of_classes(wanted) if wanted else prediction
                 images, objects = images + 1, objects + len(chosen)
                 for writer in writers:
                     writer.add(name, image, chosen)
@@ -156,5 +160,9 @@ def _close(writers: Sequence[Writer]) -> tuple[Path, ...]:
 
 
 def _image_ids(annotations: str | Path) -> dict[str, int]:
-    content = read_coco_file(Path(annotations), Path(annotations).parent)
-    return dict(zip(content.file_names.tolist(), content.image_ids.tolist(), strict=True))
+    try:
+        return {str(image["file_name"]): int(image["id"]) for image in read_json(Path(annotations))["images"]}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"'{annotations}' lists no 'images' with 'file_name' and 'id': give a file in COCO's format"
+        ) from error

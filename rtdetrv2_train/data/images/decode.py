@@ -128,11 +128,25 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def _decode_with_pillow(content: bytes) -> ImageArray:
+    _check_decoder(content)
     try:
         with Image.open(io.BytesIO(content)) as image:
             return np.array(as_rgb(image), dtype=np.uint8)
     except _DECODER_ERRORS as error:
         raise UnreadableImageError(str(error) or type(error).__name__) from error
+
+
+def _check_decoder(content: bytes) -> None:
+    """Say what is missing where Pillow cannot read HEIC or AVIF, rather than that it is no image."""
+    brands = content[8:64] if content[4:8] == b"ftyp" else b""
+    if any(brand in brands for brand in (b"heic", b"heix", b"hevc")):
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError as error:
+            raise UnreadableImageError("HEIC needs `pip install pillow-heif`, or convert it to JPEG") from error
+        register_heif_opener()
+    if b"avif" in brands and ".avif" not in Image.registered_extensions():
+        raise UnreadableImageError("AVIF needs Pillow 11.3 or later, or convert it to JPEG")
 
 
 def _squeezed(pixels: NDArray[np.generic]) -> ImageArray:
