@@ -18,7 +18,7 @@ from rtdetrv2_train.model.output import ModelOutput
 from rtdetrv2_train.model.reparameterisation import fuse
 from rtdetrv2_train.runs.configuration import build, composed
 from rtdetrv2_train.runs.model_configuration import configured_architecture, model_config
-from rtdetrv2_train.runs.overrides import with_paths_quoted
+from rtdetrv2_train.runs.overrides import as_typed
 from rtdetrv2_train.types import Targets
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def train(*overrides: str) -> TrainedRun:
     Raises:
         UserError: if a setting, a path or a file is wrong.
     """
-    given = with_paths_quoted(overrides)
+    given = as_typed(overrides)
     with composed("train", given) as config:
         check_settings(config, "train")
         return cast("TrainedRun", load_command("train").train(config, given))
@@ -77,7 +77,7 @@ def evaluate(*overrides: str) -> CocoMetrics:
     Raises:
         UserError: if a setting, a path or a file is wrong.
     """
-    given = with_paths_quoted(overrides)
+    given = as_typed(overrides)
     with composed("eval", given) as config:
         check_settings(config, "eval")
         return cast("CocoMetrics", load_command("evaluate").evaluate(config, given))

@@ -66,10 +66,10 @@ def run(name: str, arguments: Sequence[str] | None = None, program: str | None =
 
     from rtdetrv2_train.runs.configuration_errors import explain, user_error_within
     from rtdetrv2_train.runs.folder import config_folder
-    from rtdetrv2_train.runs.overrides import with_paths_quoted
+    from rtdetrv2_train.runs.overrides import as_typed
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # has Hydra raise its errors instead of printing them
-    sys.argv = [program or sys.argv[0], *with_paths_quoted(sys.argv[1:] if arguments is None else arguments)]
+    sys.argv = [program or sys.argv[0], *as_typed(sys.argv[1:] if arguments is None else arguments)]
     failed: list[UserError] = []
     try:
         folder = config_folder()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetrv2_train.checkpoints.checkpoint import Checkpoint, make_checkpoint
+from rtdetrv2_train.checkpoints.download import hub_or_its_cache
 from rtdetrv2_train.checkpoints.huggingface_names import from_huggingface
 from rtdetrv2_train.checkpoints.model_folder import names_or_none
 from rtdetrv2_train.checkpoints.safe_loading import load_tensors
@@ -90,7 +91,8 @@ def download_from_hub(model_id: str) -> Path:
             'pip install "rtdetrv2-train[hub]"'
         ) from error
     try:
-        folder = huggingface_hub.snapshot_download(model_id, allow_patterns=["*.json", "*.safetensors"])
+        with hub_or_its_cache():
+            folder = huggingface_hub.snapshot_download(model_id, allow_patterns=["*.json", "*.safetensors"])
     except (OSError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(

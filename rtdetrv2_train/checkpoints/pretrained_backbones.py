@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rtdetrv2_train.checkpoints.download import download
+from rtdetrv2_train.checkpoints.download import download, hub_or_its_cache
 from rtdetrv2_train.checkpoints.safe_loading import load_tensors
 from rtdetrv2_train.checkpoints.sources import is_url
 from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.model.backbones.resnet import ResNetVD
 
 _RELEASE = "https://github.com/lyuwenyu/storage/releases/download/v0.1/"
 AUTHORS_BACKBONES = {
@@ -26,10 +27,12 @@ AUTHORS_BACKBONES = {
     "hgnetv2_h": f"{_RELEASE}PPHGNetV2_H_ssld_pretrained_from_paddle.pth",
 }
 _TIMM = "timm:"
-_WAYS = (
-    "make that address reachable, or set model.pretrained=timm:resnet50d (after `pip install timm`; needs its hub or "
-    "cache), or model.pretrained=/path/file.pth, or model.pretrained=null to start from scratch"
-)
+_TIMM_NAMES: dict[tuple[int, ...], str] = {
+    (False, 2, 2, 2, 2): "resnet18d",
+    (False, 3, 4, 6, 3): "resnet34d",
+    (True, 3, 4, 6, 3): "resnet50d",
+    (True, 3, 4, 23, 3): "resnet101d",
+}
 _CLASSIFIER = re.compile(r"^(fc|head|classifier|last_conv)\.")
 _NORM_EPS = 1e-5
 
@@ -59,7 +62,7 @@ def load_pretrained_backbone(backbone: nn.Module, source: str) -> str:
     Raises:
         UserError: if the weights cannot be downloaded or read, or belong to another backbone. Nothing is loaded then.
     """
-    weights = _fetch(source)
+    weights = _fetch(source, _ways(backbone))
     if "layer1.0.conv1.weight" in weights:
         weights = from_timm(weights)
     own = {name: tensor for name, tensor in backbone.state_dict().items() if not _is_counter(name)}
@@ -115,27 +118,43 @@ def _from_timm_name(name: str) -> str | None:
     return f"res_layers.{int(layer) - 1}.blocks.{block}.{part}.{rest}"
 
 
-def _fetch(source: str) -> dict[str, Any]:
+def _ways(backbone: nn.Module) -> str:
+    """What to do where weights cannot be fetched; timm is named where it has a backbone of the same shape."""
+    ways = [
+        "make that address reachable",
+        "set model.pretrained=/path/file.pth",
+        "model.pretrained=null to train without",
+    ]
+    if isinstance(backbone, ResNetVD):
+        blocks: list[Any] = [stage.blocks for stage in backbone.res_layers]
+        name = _TIMM_NAMES.get((blocks[0][0].branch2c is not None, *map(len, blocks)))
+        if name is not None:
+            ways.insert(1, f"set model.pretrained={_TIMM}{name} (after `pip install timm`; needs its hub or cache)")
+    return ", or ".join(ways)
+
+
+def _fetch(source: str, ways: str) -> dict[str, Any]:
     if source.startswith(_TIMM):
-        return _fetch_from_timm(source)
+        return _fetch_from_timm(source, ways)
     url = AUTHORS_BACKBONES.get(source, source)
-    content = load_tensors(download(url, _WAYS) if is_url(url) else source)
+    content = load_tensors(download(url, ways) if is_url(url) else source)
     for wrapper in ("state_dict", "model"):
         if isinstance(content.get(wrapper), dict):
             content = content[wrapper]
     return {name: tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
 
 
-def _fetch_from_timm(source: str) -> dict[str, Any]:
+def _fetch_from_timm(source: str, ways: str) -> dict[str, Any]:
     try:
         import timm
     except ImportError as error:
-        raise UserError(f"model.pretrained={source} needs timm: `pip install timm`, or {_WAYS}") from error
+        raise UserError(f"model.pretrained={source} needs timm: `pip install timm`, or {ways}") from error
     try:
-        return timm.create_model(source.removeprefix(_TIMM), pretrained=True).state_dict()
+        with hub_or_its_cache():
+            return timm.create_model(source.removeprefix(_TIMM), pretrained=True).state_dict()
     except (OSError, RuntimeError, ValueError) as error:  # no network, no such model, no such weights
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"model.pretrained={source} could not be fetched by timm ({reason}): {_WAYS}") from error
+        raise UserError(f"model.pretrained={source} could not be fetched by timm ({reason}): {ways}") from error
 
 
 def _is_counter(name: str) -> bool:

@@ -37,7 +37,7 @@ def predict(config: DictConfig) -> Summary:
     model = config.run or config.checkpoint
     if not model:
         raise UserError("no model: give run=runs/... or checkpoint=...")
-    open_source(config.source)  # complains before the model is loaded
+    source = open_source(config.source)  # complains before the model is loaded
     detector = load_detector(
         model,
         model=config.get("model"),
@@ -53,7 +53,7 @@ def predict(config: DictConfig) -> Summary:
     threshold = best_threshold(model) if config.threshold == "auto" else config.threshold
     summary = predict_source(
         detector,
-        config.source,
+        source,
         config.output,
         config.formats,
         threshold,

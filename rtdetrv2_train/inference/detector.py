@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
@@ -55,8 +55,9 @@ class Prediction:
         """Number of objects."""
         return len(self.labels)
 
-    def of_classes(self, names: Sequence[str]) -> Prediction:
+    def of_classes(self, names: str | Sequence[str]) -> Prediction:
         """Only the objects of some classes."""
+        names = names_in(names)
         kept = np.array([name in names for name in self.names], dtype=bool)
         chosen = [name for name in self.names if name in names]
         return Prediction(self.labels[kept], chosen, self.scores[kept], self.boxes[kept])
@@ -120,7 +121,7 @@ class Detector:
 
         Args:
             images: a path, an image of Pillow's, or a uint8 array ``[H, W]``, ``[H, W, 3]`` (RGB) or ``[H, W, 4]``
-                (RGBA); or a list of these. Files and images of Pillow's are turned as their EXIF says.
+                (RGBA); or an iterable of these. Files and images of Pillow's are turned as their EXIF says.
             threshold: objects with a score above it are given.
             max_detections: at most so many objects, the best; of each tile, where there are tiles.
             tile: for small objects in large images: the side in pixels of the tiles to look at one by one, besides the
@@ -133,6 +134,8 @@ class Detector:
         Raises:
             UserError: if an image cannot be read, or a number is out of its range.
         """
+        if not isinstance(images, str | Path | Image.Image | np.ndarray | Sequence) and isinstance(images, Iterable):
+            images = list(images)
         check_number("threshold", threshold, 0, 1, whole=False)
         check_number("max_detections", max_detections, 1)
         if not isinstance(images, list | tuple):
@@ -247,7 +250,7 @@ def predict(
 
 
 def make_detector(
-    model: RTDETRv2, class_names: Sequence[str] | None = None, image_size: tuple[int, int] | None = None
+    model: RTDETRv2, class_names: str | Sequence[str] | None = None, image_size: tuple[int, int] | None = None
 ) -> Detector:
     """A detector around a model.
 
@@ -261,10 +264,15 @@ def make_detector(
         UserError: if there is not one name for each class.
     """
     num_classes = model.architecture.num_classes
-    names = tuple(class_names) if class_names else tuple(f"LABEL_{index}" for index in range(num_classes))
+    names = names_in(class_names) if class_names else tuple(f"LABEL_{index}" for index in range(num_classes))
     if len(names) != num_classes:
         raise UserError(f"{len(names)} class names were given for a model of {num_classes} classes")
     return Detector(model, names, image_size or model.architecture.image_size)
+
+
+def names_in(names: str | int | Iterable[str | int]) -> tuple[str, ...]:
+    """Names as strings; a single one counts as a list of one."""
+    return (str(names),) if isinstance(names, str | int) else tuple(map(str, names))
 
 
 def _pixels(image: ImageLike, reading: Reading) -> ImageArray:

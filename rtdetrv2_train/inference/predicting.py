@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.formats.coco import read_coco_file
-from rtdetrv2_train.errors import UserError, check_number
-from rtdetrv2_train.inference.detector import Detector
+from rtdetrv2_train.errors import UserError, check_number, nearest
+from rtdetrv2_train.inference.detector import Detector, names_in
 from rtdetrv2_train.inference.ids import category_ids_of, image_ids_of
 from rtdetrv2_train.inference.sources import Frame, Source, open_source
 from rtdetrv2_train.inference.writers import Setting, Writer, open_writers
@@ -49,11 +49,11 @@ class Summary:
 
 def predict_source(
     detector: Detector,
-    source: str | Path | int,
+    source: str | Path | int | Iterable[str | Path] | Source,
     output: str | Path,
-    formats: Sequence[str] = ("images",),
+    formats: str | Sequence[str] = ("images",),
     threshold: float = DEFAULT_THRESHOLD,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     max_detections: int = 300,
     tile: int | None = None,
     overlap: float = 0.2,
@@ -83,22 +83,26 @@ def predict_source(
     check_number("batch_size", batch_size, 1)
     if max_frames is not None:
         check_number("max_frames", max_frames, 1)
-    if unknown := sorted(set(classes or ()) - set(detector.class_names)):
-        raise UserError(f"there is no class '{unknown[0]}': choose of {', '.join(detector.class_names)}")
+    wanted = None if classes is None else names_in(classes)
+    if unknown := sorted(set(wanted or ()) - set(detector.class_names)):
+        known = ", ".join(detector.class_names)
+        raise UserError(
+            f"there is no class '{unknown[0]}': {nearest(unknown[0], detector.class_names)}choose of {known}"
+        )
     opened = open_source(source)
     if annotations and opened.video is not None:
         raise UserError("annotations= lists images, but source= is a video: leave annotations= out")
-    listed = read_coco_file(Path(annotations), Path(annotations).parent) if annotations else None
+    listed = read_coco_file(Path(annotations), Path(annotations).parent, needed=("images",)) if annotations else None
     image_ids = image_ids_of(listed, opened.files[:max_frames]) if listed else None
     opened = replace(opened, reading=detector.reading(large=tile is not None), sizes=_sizes(listed, image_ids or {}))
     setting = Setting(
         folder=Path(output),
         class_names=detector.class_names,
-        category_ids=category_ids_of(detector, listed.classes if listed else None),
+        category_ids=category_ids_of(detector, listed.classes if listed and listed.num_classes else None),
         image_ids=image_ids,
         frames_per_second=None if opened.video is None else opened.frames_per_second,
     )
-    writers = open_writers(formats, setting)
+    writers = open_writers(names_in(formats), setting)
     began, clock = time.perf_counter(), _ModelClock(detector)
     images, objects, skipped = 0, 0, []
     try:
@@ -107,7 +111,7 @@ def predict_source(
             skipped += [f"{frame.name}: {frame.problem}" for frame in batch if frame.image is None]
             found = detector.predict([image for _, image in readable], threshold, max_detections, tile, overlap)
             for (name, image), prediction in zip(readable, found, strict=True):
-                chosen = prediction.of_classes(classes) if classes else prediction
+                chosen = prediction.of_classes(wanted) if wanted else prediction
                 images, objects = images + 1, objects + len(chosen)
                 for writer in writers:
                     writer.add(name, image, chosen)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import glob
+import logging
 import re
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,8 +17,13 @@ import cv2
 from rtdetrv2_train.data.images.decode import ImageArray, Reading, UnreadableImageError, as_bytes, read_image
 from rtdetrv2_train.errors import UserError
 
+log = logging.getLogger(__name__)
+
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2"}
+IMAGE_SUFFIXES |= {".avif", ".heic", ".heif"}
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"}
+# What systems and programs leave in folders of images, besides names that begin with a dot.
+_LEFTOVERS = {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"}
 _READERS = 2
 _AHEAD = 16
 _USUAL_RATE = 25.0
@@ -100,21 +106,26 @@ class Source:
             return Frame(name, None, re.sub(r" <_io\.BytesIO.*>", "", str(error)))
 
 
-def open_source(source: str | Path | int | None) -> Source:
+def open_source(source: str | Path | int | Iterable[str | Path] | Source | None) -> Source:
     """Find out what a source is.
 
     Args:
         source: an image; a folder, searched with all below it; a pattern such as ``photos/*.png``; a ``.txt`` file with
-            one image path a line; a video; the number of a camera; or ``-`` for image paths on standard input.
+            one image path a line; a video; the number of a camera; ``-`` for image paths on standard input; a pipe of
+            such paths; or, in Python, the paths themselves. Standard input, pipes and iterators are read once.
 
     Raises:
         UserError: if there is no such thing, or nothing in it.
     """
+    if isinstance(source, Source):
+        return source
     if source is None or source == "":
         raise UserError(
             "nothing to predict on: give source= an image, a folder, a pattern, a list in a .txt file, a video, the "
             "number of a camera, or - for paths on standard input"
         )
+    if not isinstance(source, str | Path | int):
+        return _listed(map(str, source), Path(), "the source")
     text = str(source)
     path = Path(text)
     if text.isdigit() and not path.exists():
@@ -123,10 +134,9 @@ def open_source(source: str | Path | int | None) -> Source:
     if text == "-":
         return _listed(sys.stdin.read().splitlines(), Path(), "standard input")
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-        if not found:
-            raise UserError(f"the folder '{path}' has no image in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
-        return Source(tuple((p, p.relative_to(path).as_posix()) for p in found))
+        return Source(tuple((p, p.relative_to(path).as_posix()) for p in _images_in(path)))
+    if path.is_fifo():
+        return _listed(path.read_text(encoding="utf-8").splitlines(), Path(), f"'{path}'")
     if path.is_file():
         if path.suffix.lower() in VIDEO_SUFFIXES:
             _opened(path).release()
@@ -141,7 +151,24 @@ def open_source(source: str | Path | int | None) -> Source:
     return Source(_named(files))
 
 
-def _listed(lines: list[str], folder: Path, origin: str) -> Source:
+def _images_in(folder: Path) -> list[Path]:
+    """All images below a folder; hidden files and leftovers of other programs are passed over, other files named."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = [path for path in files if not any(map(_is_leftover, path.relative_to(folder).parts))]
+    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not images:
+        raise UserError(f"the folder '{folder}' has no image in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    if others := [path.relative_to(folder).as_posix() for path in files if path.suffix.lower() not in IMAGE_SUFFIXES]:
+        named = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
+        log.warning("%d files in '%s' are no images and are passed over: %s", len(others), folder, named)
+    return images
+
+
+def _is_leftover(name: str) -> bool:
+    return name.startswith(".") or name in _LEFTOVERS
+
+
+def _listed(lines: Iterable[str], folder: Path, origin: str) -> Source:
     """Paths as they stand, or relative to the list's folder."""
     paths = [Path(line.strip()) for line in lines if line.strip()]
     if not paths:

@@ -209,8 +209,10 @@ def open_writers(formats: Sequence[str], setting: Setting) -> list[Writer]:
     """The writers of the named formats.
 
     Raises:
-        UserError: if there is no such format.
+        UserError: if there is no such format, or none at all.
     """
+    if not formats:
+        raise UserError(f"formats is empty, so nothing would be written: use some of {', '.join(WRITERS)}")
     for name in formats:
         if name not in WRITERS:
             raise UserError(f"there is no format '{name}': {nearest(name, WRITERS)}use some of {', '.join(WRITERS)}")

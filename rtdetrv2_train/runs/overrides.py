@@ -9,12 +9,16 @@ from typing import Any
 # Last parts of the keys whose values are paths or names, however odd.
 _PATHS = {"annotations", "checkpoint", "dir", "dirpath", "filename", "folder", "images", "init_from", "name", "output"}
 _PATHS |= {"path", "pretrained", "resume", "root", "run", "run_folder", "source", "with"}
+_NAMES = {"classes", "class_names", "formats"}  # lists of names, which may be digits; one value is a list of one
+_NAME = re.compile(r"""\s*('(?:\\'|[^'])*'|"(?:\\"|[^"])*"|[^,]*?)\s*(?:,|$)""")
 _LEFT_OUT = {f"{group}={none}": f"~{group}" for group in ("callbacks", "logger") for none in ("null", "")}
 _OVERRIDE = re.compile(r"(\+{0,2}[\w./@-]+)=(.*)", re.DOTALL)
 
 
-def with_paths_quoted(arguments: Sequence[str]) -> list[str]:
-    """Arguments with every path as a string that Hydra takes as it stands, and ``callbacks=null`` as ``~callbacks``.
+def as_typed(arguments: Sequence[str]) -> list[str]:
+    """Arguments with every path and every name as a string that Hydra takes as it stands.
+
+    And ``callbacks=null`` as ``~callbacks``, which it stands for.
 
     Interpolations stay, as do quotes that are there already, and in a sweep values between commas.
 
@@ -22,7 +26,7 @@ def with_paths_quoted(arguments: Sequence[str]) -> list[str]:
         arguments: overrides, and options of Hydra's.
     """
     multirun = bool({"-m", "--multirun"} & set(arguments))
-    return [_with_path_quoted(argument, multirun) for argument in arguments]
+    return [_as_typed(argument, multirun) for argument in arguments]
 
 
 def quoted(text: str) -> str:
@@ -31,14 +35,22 @@ def quoted(text: str) -> str:
     return "'" + doubled.replace("'", "\\'") + "'"
 
 
-def _with_path_quoted(argument: str, multirun: bool) -> str:
+def _as_typed(argument: str, multirun: bool) -> str:
     if argument in _LEFT_OUT:
         return _LEFT_OUT[argument]
     found = _OVERRIDE.fullmatch(argument)
-    if found is None or re.split(r"[./]", found.group(1))[-1].lstrip("+") not in _PATHS:
+    if found is None or "${" in found.group(2):
         return argument
     key, value = found.groups()
-    return argument if "${" in value or _is_path(argument, value, key, multirun) else f"{key}={quoted(value)}"
+    end = re.split(r"[./]", key)[-1].lstrip("+")
+    if end in _NAMES and value not in ("", "null"):
+        return f"{key}={_list_of_names(value)}"
+    return argument if end not in _PATHS or _is_path(argument, value, key, multirun) else f"{key}={quoted(value)}"
+
+
+def _list_of_names(value: str) -> str:
+    names = [name for name in _NAME.findall(value.strip().removeprefix("[").removesuffix("]")) if name]
+    return "[" + ",".join(name if name[0] in "'\"" else quoted(name) for name in names) + "]"
 
 
 def _is_path(argument: str, value: str, key: str, multirun: bool) -> bool:

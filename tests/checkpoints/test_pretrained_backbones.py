@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.request import Request
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from rtdetrv2_train.checkpoints import download
 from rtdetrv2_train.checkpoints.pretrained_backbones import AUTHORS_BACKBONES, from_timm, load_pretrained_backbone
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.model.backbones.resnet import ResNetVD, ResNetVDConfig
 from tests.support import REFERENCE
 
-BLOCKS = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 
 
 def resnet(depth: int, blocks: tuple[int, ...] | None = None, **options: Any) -> ResNetVD:
@@ -140,15 +144,61 @@ def test_a_missing_address_is_one_line_with_the_ways_out(server: tuple[Path, str
 
 
 def test_an_address_that_cannot_be_reached_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(url: str, path: str, progress: bool) -> None:
+    def refuse(request: Request, timeout: float) -> None:
         raise ConnectionRefusedError("connection refused")
 
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    monkeypatch.setattr(download, "urlopen", refuse)
     for name, url in AUTHORS_BACKBONES.items():
         with pytest.raises(UserError, match=r"could not be fetched \(connection refused\)") as caught:
             load_pretrained_backbone(resnet(18, width=8), name)
         assert str(caught.value).startswith(url)
+
+
+@pytest.mark.parametrize(
+    ("depth", "name"), [(18, "resnet18d"), (34, "resnet34d"), (50, "resnet50d"), (101, "resnet101d")]
+)
+def test_the_way_out_names_the_backbone_of_timm_that_fits(depth: int, name: str) -> None:
+    with pytest.raises(UserError, match="could not be fetched") as caught:
+        load_pretrained_backbone(resnet(depth, width=8), "http://127.0.0.1:9/w.pth")
+    assert f"timm:{name} " in str(caught.value)
+
+
+def test_no_backbone_of_timm_is_proposed_where_none_fits() -> None:
+    with pytest.raises(UserError, match="could not be fetched") as caught:
+        load_pretrained_backbone(resnet(18, width=8, blocks=(1, 1, 1, 1)), "http://127.0.0.1:9/w.pth")
+    assert "timm" not in str(caught.value)
+
+
+def test_a_download_that_is_cut_short_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly these"
+        thread = threading.Thread(target=lambda: _answer(server, answer))
+        thread.start()
+        with pytest.raises(UserError, match="lost 90 bytes before the end"):
+            load_pretrained_backbone(resnet(18, width=8), f"http://127.0.0.1:{server.getsockname()[1]}/w.pth")
+        thread.join()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def _answer(server: socket.socket, answer: bytes) -> None:
+    connection, _ = server.accept()
+    connection.recv(1000)
+    connection.sendall(answer)
+    connection.close()
+
+
+def test_a_hub_that_does_not_answer_is_not_asked_again(
+    timm: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"waits {seconds} s to try again"))
+    with pytest.raises(UserError, match="timm:resnet18d could not be fetched"):
+        load_pretrained_backbone(resnet(18), "timm:resnet18d")
+    assert hub.constants.HF_HUB_OFFLINE is False
 
 
 def test_frozen_norms_take_weights_that_count_batches(tmp_path: Path) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import shutil
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from PIL import Image, ImageOps
 from rtdetrv2_train import Detector, Prediction, UserError, build_model, load_detector, predict_source
 from rtdetrv2_train.classes import COCO
 from rtdetrv2_train.data.images import decode
+from rtdetrv2_train.data.images.decode import read_image
 from rtdetrv2_train.inference.sources import open_source
 from rtdetrv2_train.inference.tiling import tiles_of, without_repeats
 from tests.running import run_command
@@ -76,6 +80,90 @@ def test_patterns_lists_and_standard_input_name_images(
     assert [path for path, _ in open_source(photos / "list.txt").files] == expected
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{expected[0]}\n{expected[1]}\n"))
     assert [path for path, _ in open_source("-").files] == expected
+
+
+def test_paths_on_standard_input_are_predicted_on(
+    model_folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{photos / 'a.jpg'}\n{photos / 'a.png'}\n"))
+    run_command("predict", f"checkpoint={model_folder}", "source=-", f"output={tmp_path}", "formats=yolo", "device=cpu")
+    assert {path.name for path in (tmp_path / "labels").iterdir()} == {"a.txt", "a.png.txt"}
+
+
+def test_a_pipe_names_images(photos: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "list"
+    os.mkfifo(pipe)
+    writing = threading.Thread(target=pipe.write_text, args=(f"{photos / 'a.jpg'}\n",))
+    writing.start()
+    assert [path for path, _ in open_source(pipe).files] == [photos / "a.jpg"]
+    writing.join()
+
+
+def test_python_gives_paths_and_images_one_by_one(detector: Detector, photos: Path, tmp_path: Path) -> None:
+    summary = predict_source(detector, (photos / name for name in ("a.jpg", "a.png")), tmp_path, "csv", threshold=LOW)
+    assert (summary.images, summary.skipped) == (2, ())
+    found = detector.predict((Image.open(photos / name) for name in ("a.jpg", "a.png")), threshold=LOW)
+    assert len(found) == 2
+    assert [len(one) for one in found] == [len(detector.predict(photos / n, threshold=LOW)) for n in ("a.jpg", "a.png")]
+
+
+def test_one_class_is_a_list_of_one(detector: Detector, photos: Path, tmp_path: Path) -> None:
+    summary = predict_source(detector, photos / "a.jpg", tmp_path, "csv", threshold=LOW, classes="green")
+    lines = list(csv.DictReader((tmp_path / "predictions.csv").open()))
+    assert {line["class"] for line in lines} == {"green"}
+    assert len(lines) == summary.objects
+    with pytest.raises(UserError, match="there is no class 'gren': did you mean 'green'"):
+        predict_source(detector, photos / "a.jpg", tmp_path, classes="gren")
+    with pytest.raises(UserError, match="formats is empty"):
+        predict_source(detector, photos / "a.jpg", tmp_path, [])
+
+
+def test_image_ids_are_those_of_a_file_without_annotations(detector: Detector, photos: Path, tmp_path: Path) -> None:
+    file = tmp_path / "image_info_test-dev.json"
+    image = {"id": 41, "file_name": "a.jpg", "height": 60, "width": 60}
+    for content in ({"images": [image], "categories": []}, {"images": [image]}):
+        file.write_text(json.dumps(content))
+        predict_source(detector, photos / "a.jpg", tmp_path, "coco", threshold=LOW, annotations=file)
+        assert {result["image_id"] for result in json.loads((tmp_path / "predictions.json").read_text())} == {41}
+    file.write_text('{"images": [{"id": 41}]}')
+    with pytest.raises(UserError, match="an image needs a"):
+        predict_source(detector, photos / "a.jpg", tmp_path, "coco", annotations=file)
+
+
+def test_leftovers_in_a_folder_are_passed_over(photos: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    names = ".ipynb_checkpoints/a-copy.jpg", "._a.jpg", "__MACOSX/._a.jpg", "Thumbs.db", ".DS_Store", "@eaDir/a.jpg"
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"no image")
+    shutil.copy(photos / "a.jpg", tmp_path)
+    Image.open(photos / "a.png").save(tmp_path / "b.webp")
+    with caplog.at_level("WARNING"):
+        source = open_source(tmp_path)
+    assert [name for _, name in source.files] == ["a.jpg", "b.webp"]
+    assert [frame.problem for frame in source] == ["", ""]
+    assert not caplog.records
+    for number in range(5):
+        (tmp_path / f"{number}.txt").write_text("")
+    with caplog.at_level("WARNING"):
+        open_source(tmp_path)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"5 files in '{tmp_path}' are no images and are passed over: 0.txt, 1.txt, 2.txt, ..."
+    ]
+
+
+def test_avif_and_heic_are_read_or_say_what_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (tmp_path / "b.avif").write_bytes(b"\0\0\0\x18ftypavif\0\0\0\0mif1avif")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setattr(Image, "registered_extensions", dict)
+    assert [frame.problem for frame in open_source(tmp_path)] == [
+        "HEIC needs `pip install pillow-heif`, or convert it to JPEG",
+        "AVIF needs Pillow 11.3 or later, or convert it to JPEG",
+    ]
+    monkeypatch.undo()
+    if ".avif" in Image.registered_extensions():
+        Image.new("RGB", (64, 32), "red").save(tmp_path / "b.avif")
+        assert read_image(tmp_path / "b.avif").shape == (32, 64, 3)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from rtdetrv2_train import train
 from rtdetrv2_train.runs.configuration import composed
-from rtdetrv2_train.runs.overrides import with_paths_quoted
+from rtdetrv2_train.runs.overrides import as_typed
 from tests.running import last_line, run_command
 from tests.support import write_coco
 
@@ -44,11 +44,11 @@ NAMES = (
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_path_is_used_as_it_is_typed(name: str) -> None:
-    with composed("predict", with_paths_quoted([f"source={name}", f"checkpoint={name}", f"output={name}"])) as config:
+    with composed("predict", as_typed([f"source={name}", f"checkpoint={name}", f"output={name}"])) as config:
         assert (config.source, config.checkpoint, config.output) == (name, name, name)
     keys = ("data.root", "data.train.images", "init_from", "name", "model.pretrained", "run_folder")
     keys = keys if "[" not in name[:1] else keys[2:]  # parts of a set may be lists
-    with composed("train", with_paths_quoted([f"{key}={name}" for key in keys])) as config:
+    with composed("train", as_typed([f"{key}={name}" for key in keys])) as config:
         assert [config.init_from, config.name, config.model.pretrained, config.run_folder] == [name] * 4
         assert len(keys) == 4 or config.data.root == config.data.train.images == name
 
@@ -68,13 +68,33 @@ def test_a_path_is_used_as_it_is_typed(name: str) -> None:
     ],
 )
 def test_what_hydra_understands_stays(typed: str, expected: str) -> None:
-    assert with_paths_quoted([typed]) == [expected]
-    assert with_paths_quoted([expected]) == [expected]
+    assert as_typed([typed]) == [expected]
+    assert as_typed([expected]) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("typed", "names"),
+    [
+        ("3", ["3"]),
+        ("007", ["007"]),
+        ("car", ["car"]),
+        ("car,bus", ["car", "bus"]),
+        ("[3, 1_0]", ["3", "1_0"]),
+        ("[traffic light,stop (old)]", ["traffic light", "stop (old)"]),
+        ("['a, b',\"c's\",true]", ["a, b", "c's", "true"]),
+        ("[größe,x=y]", ["größe", "x=y"]),
+    ],
+)
+def test_names_stay_names_and_one_is_a_list_of_one(typed: str, names: list[str]) -> None:
+    with composed("predict", as_typed([f"classes={typed}", f"class_names={typed}"])) as config:
+        assert config.classes == config.class_names == names
+    with composed("predict", as_typed(["classes=null", "formats=coco"])) as config:
+        assert (config.classes, config.formats) == (None, ["coco"])
 
 
 def test_a_sweep_over_paths_stays_one() -> None:
-    assert with_paths_quoted(["-m", "init_from=a,b"]) == ["-m", "init_from=a,b"]
-    assert with_paths_quoted(["init_from=a,b"]) == ["init_from='a,b'"]
+    assert as_typed(["-m", "init_from=a,b"]) == ["-m", "init_from=a,b"]
+    assert as_typed(["init_from=a,b"]) == ["init_from='a,b'"]
 
 
 def test_another_value_that_hydra_cannot_read_shows_its_quotes() -> None:
@@ -89,9 +109,8 @@ def test_commands_take_odd_paths(model_folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "out, 'here' (1)"
     run_command("predict", f"checkpoint={model}", f"source={image}", f"output={output}", "formats=[coco]", "device=cpu")
     assert (output / "predictions.json").is_file()
-    written = tmp_path / "an export [1].pth"
-    run_command("export", f"checkpoint={model}", "format=reference", f"output={written}")
-    assert written.is_file()
+    line = last_line(run_command("export", "checkpoint=my (runs), a=b", expect=2))
+    assert line.startswith("error: checkpoint 'my (runs), a=b' does not exist")
 
 
 @pytest.mark.slow

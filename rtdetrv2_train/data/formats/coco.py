@@ -34,25 +34,28 @@ logger = logging.getLogger(__name__)
 _KEYS = ("images", "annotations", "categories")
 
 
-def read_coco_file(annotation_file: Path, image_folder: Path, upright: bool = False) -> AnnotationTable:
+def read_coco_file(
+    annotation_file: Path, image_folder: Path, upright: bool = False, needed: Sequence[str] = _KEYS
+) -> AnnotationTable:
     """Read and check a COCO annotation file.
 
     Args:
         annotation_file: the JSON file.
         image_folder: where the images lie; opened only for images whose size the file does not give.
         upright: whether sizes are those of images that are turned as their EXIF says; opens all images.
+        needed: lists that the file must have; without categories there are no classes.
 
     Raises:
         UserError: if the file cannot be read or is not COCO's format; the message names the first fault.
     """
-    content = _read_json(annotation_file)
+    content = _read_json(annotation_file, needed)
     builder = TableBuilder(annotation_file, image_folder, _categories(content["categories"], annotation_file))
     _add_images(builder, content["images"], upright)
     _add_annotations(builder, content["annotations"])
     return builder.table()
 
 
-def _read_json(annotation_file: Path) -> dict[str, list[Any]]:
+def _read_json(annotation_file: Path, needed: Sequence[str]) -> dict[str, list[Any]]:
     """The lists of the file. Their entries are still JSON, or plain objects where the file is not strictly JSON."""
     try:
         text = annotation_file.read_bytes()
@@ -69,8 +72,9 @@ def _read_json(annotation_file: Path) -> dict[str, list[Any]]:
     if not isinstance(content, dict):
         raise UserError(f"'{annotation_file}' holds a {type(content).__name__}, not an object: {LAYOUT}")
     for key in _KEYS:
-        if key not in content:
+        if key not in content and key in needed:
             raise UserError(f"'{annotation_file}' has no '{key}': {LAYOUT}")
+        content.setdefault(key, [])
         if isinstance(content[key], msgspec.Raw):
             try:
                 content[key] = msgspec.json.decode(content[key], type=list[msgspec.Raw])
@@ -79,7 +83,7 @@ def _read_json(annotation_file: Path) -> dict[str, list[Any]]:
         if not isinstance(content[key], list):
             raise UserError(f"'{key}' of '{annotation_file}' is a {type(content[key]).__name__}, not a list: {LAYOUT}")
     for key in ("images", "categories"):
-        if not content[key]:
+        if key in needed and not content[key]:
             raise UserError(
                 f"'{key}' of '{annotation_file}' is empty: there is nothing to learn from or to evaluate on"
             )

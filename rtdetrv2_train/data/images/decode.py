@@ -259,6 +259,7 @@ def deep_range(path: Path, percentiles: tuple[float, float]) -> PixelRange:
 
 def _decode_with_pillow(content: bytes, reading: Reading = _PLAIN) -> tuple[ImageArray, int]:
     """The pixels as stored, and the orientation in EXIF."""
+    _check_decoder(content)
     try:
         with _opened_large(content) if reading.large else Image.open(io.BytesIO(content)) as image:
             return np.array(as_rgb(image, reading.pixel_range), dtype=np.uint8), orientation_of(image)
@@ -312,6 +313,19 @@ def _orientation(exif: Callable[[], Image.Exif]) -> int:
     except _DECODER_ERRORS:
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _check_decoder(content: bytes) -> None:
+    """Say what is missing where Pillow cannot read HEIC or AVIF, rather than that it is no image."""
+    brands = content[8:64] if content[4:8] == b"ftyp" else b""
+    if any(brand in brands for brand in (b"heic", b"heix", b"hevc")):
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError as error:
+            raise UnreadableImageError("HEIC needs `pip install pillow-heif`, or convert it to JPEG") from error
+        register_heif_opener()
+    if b"avif" in brands and ".avif" not in Image.registered_extensions():
+        raise UnreadableImageError("AVIF needs Pillow 11.3 or later, or convert it to JPEG")
 
 
 def _squeezed(pixels: NDArray[np.generic], pixel_range: PixelRange | None) -> ImageArray:
