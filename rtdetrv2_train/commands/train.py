@@ -12,7 +12,6 @@ from typing import Any
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
-from rich.console import Console
 
 from rtdetrv2_train.checkpoints.loading import load_weights
 from rtdetrv2_train.checkpoints.model_folder import ModelCard, write_model_folder
@@ -27,6 +26,7 @@ from rtdetrv2_train.commands.building import (
     resolved_trainer,
     save_and_print_metrics,
 )
+from rtdetrv2_train.console import print_line
 from rtdetrv2_train.data.loading.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.analysis.advice import worst_classes
@@ -212,7 +212,7 @@ def _print_paths(folder: Path, best: str) -> None:
         "evaluate again": f"rtdetrv2 eval run={here}",
     }
     for name, value in lines.items():
-        Console().print(f"{name:16} {value}", soft_wrap=True, markup=False)
+        print_line(f"{name:16} {value}")
 
 
 def _start_from_weights(model: RTDETRv2, config: DictConfig, data: CocoDataModule) -> bool:
