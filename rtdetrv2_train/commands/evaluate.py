@@ -122,7 +122,7 @@ def _measure(config: DictConfig, checkpoint: Checkpoint, settings: dict[str, obj
     history = history_of(folder) if folder else []
     title = "/".join(Path(source).parts[-2:])
     analysis = report(output, title, module.evaluator, data.val_annotations, model, data.image_size, facts, history)
-    print_advice(worst_classes(analysis))
+    print_advice(worst_classes(analysis, history=history))
     print_line(f"{'report':16} {os.path.relpath(output / REPORT_FILE)}")
     return module.metrics
 

@@ -169,6 +169,7 @@ def _finish(trainer: Trainer, module: DetectionModule, data: CocoDataModule, con
     from rtdetrv2_train.commands.reporting import history_of, report  # matplotlib, which no step waits for
 
     save_and_print_metrics(module.metrics, folder)
+    history = history_of(folder)
     analysis = report(
         folder,
         str(config.name),
@@ -177,9 +178,9 @@ def _finish(trainer: Trainer, module: DetectionModule, data: CocoDataModule, con
         module.model,
         data.image_size,
         _facts(config, data),
-        history_of(folder),
+        history,
     )
-    print_advice(worst_classes(analysis))
+    print_advice(worst_classes(analysis, history=history))
     log_hyperparameters(trainer.loggers, config, module.metrics)
     _print_paths(folder, best)
     return TrainedRun(folder, module.metrics)
