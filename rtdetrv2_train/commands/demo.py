@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
-from rich.console import Console
 
 from rtdetrv2_train.commands.predict import best_threshold
+from rtdetrv2_train.console import print_line
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.inference.detector import Detector, Prediction
 from rtdetrv2_train.inference.loading import load_detector
@@ -46,7 +46,7 @@ def demo(config: DictConfig) -> None:
     if len(detectors) < len(sources):
         raise UserError(f"run= and with= are the same run, '{sources[0]}': compare it with another")
     page = demo_page(detectors, best_threshold(sources[0]))
-    Console().print(f"open http://{config.host}:{config.port} in a browser; end with Ctrl-C", soft_wrap=True)
+    print_line(f"open http://{config.host}:{config.port} in a browser; end with Ctrl-C")
     launch(page, server_name=config.host, server_port=config.port, inbrowser=config.open_browser)
 
 
@@ -94,7 +94,7 @@ def demo_page(detectors: dict[str, Detector], threshold: float) -> Any:
         with gradio.Row():
             for title in detectors:
                 with gradio.Column():
-                    gradio.Markdown(f"### {title}")
+                    gradio.Markdown(f"### {_literal(title)}")
                     picture = gradio.Image(show_label=False, interactive=False, format="png", buttons=["download"])
                     outputs += [picture, gradio.Markdown()]
         image.change(find, image, found).then(show, [image, found, least], outputs)
@@ -113,8 +113,13 @@ def _counted(prediction: Prediction, least: float) -> str:
     """How many objects of each class, the commonest first."""
     names = [name for name, score in zip(prediction.names, prediction.scores, strict=True) if score >= least]
     counts = sorted(((names.count(name), name) for name in set(names)), reverse=True)
-    listed = ", ".join(f"{count} {name}" for count, name in counts)
+    listed = ", ".join(f"{count} {_literal(name)}" for count, name in counts)
     return f"**{len(names)} objects**" + (f": {listed}" if listed else "")
+
+
+def _literal(text: str) -> str:
+    """For Markdown: a character that is written as its number is no markup."""
+    return "".join(c if c.isalnum() or c == " " else f"&#{ord(c)};" for c in text)
 
 
 def _theme() -> Any:

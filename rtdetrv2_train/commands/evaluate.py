@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from rtdetrv2_train.checkpoints.checkpoint import Checkpoint
 from rtdetrv2_train.checkpoints.loading import load_weights
@@ -22,6 +21,7 @@ from rtdetrv2_train.commands.building import (
     resolved_trainer,
     save_and_print_metrics,
 )
+from rtdetrv2_train.console import print_line
 from rtdetrv2_train.data.loading.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.analysis.advice import worst_classes
@@ -125,8 +125,8 @@ def _measure(config: DictConfig, checkpoint: Checkpoint, settings: dict[str, obj
     history = history_of(folder) if folder else []
     title = "/".join(Path(source).parts[-2:])
     analysis = report(output, title, module.evaluator, data.val_annotations, model, data.image_size, facts, history)
-    print_advice(worst_classes(analysis))
-    Console().print(f"{'report':16} {os.path.relpath(output / REPORT_FILE)}", soft_wrap=True, markup=False)
+    print_advice(worst_classes(analysis, history=history))
+    print_line(f"{'report':16} {os.path.relpath(output / REPORT_FILE)}")
     return module.metrics
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from rtdetrv2_train.checkpoints.reading import read_checkpoint
+from rtdetrv2_train.console import print_line
 from rtdetrv2_train.errors import UserError, nearest
 from rtdetrv2_train.export.formats import FORMATS
 from rtdetrv2_train.inference.loading import restore
@@ -46,7 +46,7 @@ def export(config: DictConfig) -> Path:
     told = write(detector, output)
     for name, value in told.items():
         shown = os.path.relpath(value) if isinstance(value, Path) else str(value)
-        Console().print(f"{name:40} {shown}", soft_wrap=True, highlight=False, markup=False)
+        print_line(f"{name:40} {shown}")
     return next(value for value in told.values() if isinstance(value, Path))
 
 

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 
 from omegaconf import DictConfig
-from rich.console import Console
 
+from rtdetrv2_train.console import print_line
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.inference.loading import load_detector
 from rtdetrv2_train.inference.predicting import DEFAULT_THRESHOLD, Summary, predict_source
@@ -77,12 +77,11 @@ def best_threshold(source: str) -> float:
 
 
 def _print(summary: Summary, threshold: float) -> None:
-    console = Console()
     for line in summary.skipped:
-        console.print(f"skipped {line}", style="yellow", soft_wrap=True, highlight=False, markup=False)
+        print_line(f"skipped {line}", "yellow")
     rate, bare = (summary.images / max(s, 1e-9) for s in (summary.seconds, summary.model_seconds))
     skipped = f", {len(summary.skipped)} skipped" if summary.skipped else ""
-    console.print(f"{summary.objects} objects above {threshold:.2f} in {summary.images} images{skipped}")
-    console.print(f"{rate:.3g} images a second with reading and writing; the model alone {bare:.3g}")
+    print_line(f"{summary.objects} objects above {threshold:.2f} in {summary.images} images{skipped}")
+    print_line(f"{rate:.3g} images a second with reading and writing; the model alone {bare:.3g}")
     for path in summary.outputs:
-        console.print(f"written {os.path.relpath(path)}", soft_wrap=True, highlight=False, markup=False)
+        print_line(f"written {os.path.relpath(path)}")

@@ -13,7 +13,6 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 from omegaconf import DictConfig
-from rich.console import Console
 
 from rtdetrv2_train.checkpoints.loading import load_weights
 from rtdetrv2_train.checkpoints.model_folder import ModelCard, write_model_folder
@@ -28,6 +27,7 @@ from rtdetrv2_train.commands.building import (
     resolved_trainer,
     save_and_print_metrics,
 )
+from rtdetrv2_train.console import print_line
 from rtdetrv2_train.data.augment.schedule import AugmentationSchedule
 from rtdetrv2_train.data.loading.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
@@ -199,6 +199,7 @@ def _finish(trainer: Trainer, module: DetectionModule, data: CocoDataModule, con
     from rtdetrv2_train.commands.reporting import history_of, report  # matplotlib, which no step waits for
 
     save_and_print_metrics(module.metrics, folder)
+    history = history_of(folder)
     analysis = report(
         folder,
         str(config.name),
@@ -207,9 +208,9 @@ def _finish(trainer: Trainer, module: DetectionModule, data: CocoDataModule, con
         module.model,
         data.image_size,
         _facts(config, data),
-        history_of(folder),
+        history,
     )
-    print_advice(worst_classes(analysis))
+    print_advice(worst_classes(analysis, history=history))
     log_hyperparameters(trainer.loggers, config, module.metrics)
     _print_paths(folder, best, module.metrics)
     return TrainedRun(folder, module.metrics)
@@ -246,7 +247,7 @@ def _print_paths(folder: Path, best: str, metrics: CocoMetrics) -> None:
         "evaluate again": f"rtdetrv2 eval run={here}",
     }
     for name, value in lines.items():
-        Console().print(f"{name:16} {value}", soft_wrap=True, markup=False)
+        print_line(f"{name:16} {value}")
 
 
 def _start_from_weights(model: RTDETRv2, config: DictConfig, data: CocoDataModule, is_new: bool) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from rtdetrv2_train.evaluation.analysis.advice import Advice
 from rtdetrv2_train.evaluation.backends import BENCHMARK_LIMIT
@@ -41,7 +42,7 @@ def print_metrics(metrics: CocoMetrics, console: Console | None = None, saved_at
     console.print(class_table(metrics))
     for note in (_left_out(metrics, saved_at), *notes(metrics)):
         if note:
-            console.print(note, highlight=False, markup=False, soft_wrap=True)
+            console.print(Text(note), soft_wrap=True)
 
 
 def print_advice(advice: Sequence[Advice], console: Console | None = None) -> None:
@@ -54,7 +55,7 @@ def print_advice(advice: Sequence[Advice], console: Console | None = None) -> No
     table.add_column("commonest mistake")
     table.add_column("what to try")
     for item in advice:
-        table.add_row(_plain(item.name), percent(item.AP), item.mistake or "none", item.remedy)
+        table.add_row(Text(item.name), percent(item.AP), item.mistake or "none", item.remedy)
     (console or Console()).print(table)
 
 
@@ -115,7 +116,7 @@ def _by_precision(metrics: CocoMetrics) -> tuple[list[ClassMetrics], list[ClassM
 def _add_classes(table: Table, classes: Iterable[ClassMetrics]) -> None:
     for of_class in classes:
         numbers = (percent(number) for number in (of_class.AP, of_class.AP50, of_class.AR100))
-        table.add_row(_plain(of_class.name), *numbers, str(of_class.num_boxes))
+        table.add_row(Text(of_class.name), *numbers, str(of_class.num_boxes))
 
 
 def _left_out(metrics: CocoMetrics, saved_at: Path | str | None) -> str:
@@ -131,8 +132,3 @@ def _left_out(metrics: CocoMetrics, saved_at: Path | str | None) -> str:
 def percent(fraction: float | None) -> str:
     """A metric in percent; a dash where there was nothing to measure."""
     return "–" if fraction in (None, NOTHING_TO_MEASURE) else f"{100 * fraction:.1f}"  # noqa: RUF001
-
-
-def _plain(name: str) -> str:
-    # A class may be called "[red]"; square brackets are rich's markup.
-    return name.replace("[", r"\[")

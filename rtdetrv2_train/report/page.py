@@ -81,7 +81,7 @@ def write_report(path: Path, analysis: Analysis, subject: Subject) -> Path:
         headlines={name: getattr(analysis.metrics, name) for name in (*_HEADLINES, *_BY_SIZE)},
         columns=_COLUMNS,
         rows=analysis.class_rows(),
-        advice=worst_classes(analysis),
+        advice=worst_classes(analysis, history=subject.history),
         charts={title: Markup(svg) for title, svg in report_charts(analysis, subject.history).items()},
         matrix=_matrix(analysis),
         confusions=_confusions(analysis),

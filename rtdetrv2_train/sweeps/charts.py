@@ -80,6 +80,7 @@ def _pyplot_without_display() -> Iterator[None]:
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a few trials little can be said, which the charts show
         pyplot.switch_backend("agg")
+        matplotlib.rcParams["text.parse_math"] = False  # a value may have dollars in it
         try:
             yield
         finally:

@@ -9,6 +9,9 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from rtdetrv2_train.console import print_line
 
 _STATES = {
     TrialState.COMPLETE: "complete",
@@ -58,24 +61,25 @@ def print_table(trials: Sequence[FrozenTrial], epochs: int) -> None:
         epochs: of a trial at full length; -1 where that is given in steps.
     """
     parameters = _parameters(trials)
-    table = Table("trial", "state", "AP (%)", "epochs", *parameters, title="Trials, best first")
+    table = Table("trial", "state", "AP (%)", "epochs", title="Trials, best first")
+    for name in parameters:
+        table.add_column(Text(name))
     for trial in best_first(trials):
         ap = best_ap(trial)
-        values = [_short(trial.params.get(name)) for name in parameters]
+        values = [Text(_short(trial.params.get(name))) for name in parameters]
         shown = "" if ap is None else f"{100 * ap:.1f}"
         table.add_row(str(trial.number), _STATES[trial.state], shown, str(epochs_of(trial)), *values)
-    console = Console()
-    console.print(table)
+    Console().print(table)
     ended = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     if pruned := sum(trial.state is TrialState.PRUNED for trial in ended):
         run, full = sum(map(epochs_of, ended)), max(epochs, *map(epochs_of, ended)) * len(ended)
-        console.print(f"{pruned} of {len(ended)} trials pruned: {run} of {full} epochs, {1 - run / full:.0%} saved")
+        print_line(f"{pruned} of {len(ended)} trials pruned: {run} of {full} epochs, {1 - run / full:.0%} saved")
     for trial in trials:
         if trial.state is TrialState.FAIL:
             reason = trial.user_attrs.get("error", "unknown")
-            console.print(f"trial {trial.number} failed: {reason}", style="red", soft_wrap=True, markup=False)
+            print_line(f"trial {trial.number} failed: {reason}", "red")
     if running := sum(trial.state is TrialState.RUNNING for trial in trials):
-        console.print(f"{running} still running elsewhere")
+        print_line(f"{running} still running elsewhere")
 
 
 def _parameters(trials: Sequence[FrozenTrial]) -> list[str]:

@@ -17,8 +17,8 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.console import Console
 
+from rtdetrv2_train.console import print_line
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.runs.configuration_errors import check_keys, missing_key, no_such_key
 from rtdetrv2_train.runs.overrides import quoted
@@ -161,7 +161,7 @@ def _conclude(study: SweepStudy, folder: Path, epochs: int) -> None:
     print_table(study.trials, epochs)
     charts = save_charts(folder, study.study)
     for path in (folder / "trials.csv", *charts):
-        Console().print(os.path.relpath(path), soft_wrap=True, highlight=False)
+        print_line(os.path.relpath(path))
 
 
 def _reason(error: Exception) -> str:

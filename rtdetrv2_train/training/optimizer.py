@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor, nn
 
 from rtdetrv2_train.errors import UserError
@@ -80,7 +81,7 @@ def group_table(groups: list[ParameterGroup], factor: float, num_frozen: int) ->
     for group in groups:
         count = sum(parameter.numel() for parameter in group["params"])
         table.add_row(
-            group["name"],
+            Text(group["name"]),
             f"{len(group['params'])}",
             f"{count:,}",
             f"{group['lr'] * factor:.3g}",

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from rtdetrv2_train.viz.colours import Colour, class_colour, contrasting
+from rtdetrv2_train.viz.fonts import Font, font_for, shown_names
 
 Rectangle = tuple[int, int, int, int]
 
@@ -72,12 +73,13 @@ def draw_detections(
     # Where the objects are small, in a large image, so are lines and letters: they must not hide what they point at.
     typical = float(np.median([_side(item.box) for item in items])) if items else length
     line_width = max(1, round(min(length / 160, typical / 24)))
-    font = ImageFont.load_default(size=max(10, round(min(length / 38, typical / 5))))
+    font_size = max(10, round(min(length / 38, typical / 5)))
     for item in reversed(items):
         low, high = _drawable(item.box, picture.size)
         canvas.rectangle((*low, *high), outline=item.colour, width=line_width)
     taken: list[Rectangle] = []
     for item in items:
+        font = font_for(item.text, font_size)
         place = _place(item, canvas, font, picture.size, taken)
         taken.append(place)
         canvas.rectangle(place, fill=item.colour)
@@ -130,7 +132,7 @@ def prediction_grid(
     width = columns * pair_width + (columns - 1) * _GAP_BETWEEN_PAIRS + 2 * _GAP
     grid = Image.new("RGB", (width, sum(heights) + len(rows) * (_HEADING_HEIGHT + _GAP) + _GAP), _BACKGROUND)
     canvas = ImageDraw.Draw(grid)
-    font = ImageFont.load_default(size=_HEADING_SIZE)
+    font = font_for("", _HEADING_SIZE)
     top = _GAP
     for row, height in zip(rows, heights, strict=True):
         for column, pair in enumerate(row):
@@ -160,6 +162,7 @@ def _items(marks: Marks, class_names: Sequence[str], minimum_score: float) -> li
         of_scores = "" if scores is None else f", {len(scores)} scores"
         raise ValueError(f"boxes do not fit together: {len(boxes)} boxes, {len(labels)} labels{of_scores}")
     # The largest of the ground truth first: a smaller box's label then gives way, not the frame that it lies in.
+    names = shown_names(tuple(class_names))
     order = np.argsort(-_areas(boxes) if scores is None else -scores, kind="stable")
     items = []
     for i in order:
@@ -167,7 +170,7 @@ def _items(marks: Marks, class_names: Sequence[str], minimum_score: float) -> li
             continue
         if not np.isfinite(boxes[i]).all():
             continue
-        name = class_names[labels[i]]
+        name = names[labels[i]]
         text = name if scores is None else f"{name} {scores[i]:.2f}"
         items.append(_Item(tuple(boxes[i].tolist()), text, class_colour(int(labels[i]))))
     return items
@@ -206,7 +209,7 @@ def _drawable(box: tuple[float, float, float, float], size: tuple[int, int]) -> 
 def _place(
     item: _Item,
     canvas: ImageDraw.ImageDraw,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    font: Font,
     size: tuple[int, int],
     taken: Sequence[Rectangle],
 ) -> Rectangle:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,15 +13,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from rtdetrv2_train.evaluation.analysis.analysis import Analysis
 from rtdetrv2_train.evaluation.analysis.curves import RECALLS, THRESHOLDS
 from rtdetrv2_train.viz.colours import class_colour
+from rtdetrv2_train.viz.fonts import font_file
 
 _INK = "#010203"  # replaced by the colour of the page's text
 _STYLE: Any = {
     "svg.fonttype": "none",  # letters stay letters, in the page's font
+    "text.parse_math": False,  # a class may be called "5$ and 10$"
     "font.size": 10,
     "text.color": _INK,
     "axes.labelcolor": _INK,
@@ -59,19 +64,26 @@ def report_charts(analysis: Analysis, history: Sequence[Mapping[str, float]]) ->
     return {title: _svg(figure, title) for title, figure in charts.items()}
 
 
-def curve_charts(analysis: Analysis) -> dict[str, Figure]:
-    """Precision over recall, and F1 over the score threshold, of every class and of all together."""
+def curve_charts(analysis: Analysis, class_names: Sequence[str] | None = None) -> dict[str, Figure]:
+    """Precision over recall, and F1 over the score threshold, of every class and of all together.
+
+    Args:
+        analysis: of the detections.
+        class_names: for the legend; None for those of the analysis.
+    """
+    class_names = class_names or analysis.boxes.class_names
     curves, overall = analysis.curves, analysis.overall
     with matplotlib.rc_context(_STYLE):
         precision = _by_class(
             analysis,
+            class_names,
             RECALLS,
             [c.precision_at_recall for c in curves],
             overall.precision_at_recall,
             "recall",
             "precision",
         )
-        f1 = _by_class(analysis, THRESHOLDS, [c.f1 for c in curves], overall.f1, "score threshold", "F1")
+        f1 = _by_class(analysis, class_names, THRESHOLDS, [c.f1 for c in curves], overall.f1, "score threshold", "F1")
         best = overall.best_threshold
         f1.axes[0].axvline(best, color=_INK, linewidth=1, linestyle=":")
         f1.axes[0].annotate(f" best {best:.2f}", (best, 0.02), color=_INK, fontsize=9)
@@ -80,6 +92,9 @@ def curve_charts(analysis: Analysis) -> dict[str, Figure]:
 
 def as_pixels(figure: Figure) -> np.ndarray:
     """A chart as uint8 ``[H, W, 3]`` on white."""
+    for text in figure.findobj(Text):
+        if not text.get_text().isascii():
+            text.set_fontproperties(FontProperties(fname=font_file(text.get_text()), size=text.get_fontsize()))
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -91,19 +106,30 @@ def _figure() -> tuple[Figure, Axes]:
 
 
 def _by_class(
-    analysis: Analysis, x: np.ndarray, of_classes: Sequence[np.ndarray], together: np.ndarray, across: str, up: str
+    analysis: Analysis,
+    class_names: Sequence[str],
+    x: np.ndarray,
+    of_classes: Sequence[np.ndarray],
+    together: np.ndarray,
+    across: str,
+    up: str,
 ) -> Figure:
     figure, axes = _figure()
     few = len(of_classes) <= _MOST_IN_LEGEND
     linewidth, alpha = (1.6, 1.0) if few else (1.0, 0.5)
+    in_legend = {}
     for k, (curves, y) in enumerate(zip(analysis.curves, of_classes, strict=True)):
         if curves.num_boxes:
             colour = [channel / 255 for channel in class_colour(k)]
-            name = analysis.boxes.class_names[k] if few else None
-            axes.plot(x, y, color=colour, label=name, gid=f"class-{k}", linewidth=linewidth, alpha=alpha)
-    axes.plot(x, together, color=_INK, linewidth=2, linestyle="--", label="all boxes")
+            (line,) = axes.plot(x, y, color=colour, gid=f"class-{k}", linewidth=linewidth, alpha=alpha)
+            if few:
+                in_legend[line] = class_names[k]
+    (line,) = axes.plot(x, together, color=_INK, linewidth=2, linestyle="--")
+    in_legend[line] = "all boxes"
     axes.set(xlabel=across, ylabel=up, xlim=(0, 1), ylim=(0, 1.02))
-    axes.legend(loc="best", fontsize=9)
+    legend = axes.legend(list(in_legend), [str(place) for place in range(len(in_legend))], loc="best", fontsize=9)
+    for text, name in zip(legend.get_texts(), in_legend.values(), strict=True):
+        text.set_text(name)  # not before: a label that begins with an underscore is left out
     return figure
 
 
@@ -165,7 +191,8 @@ def _calibration(analysis: Analysis) -> Figure:
 def _svg(figure: Figure, title: str) -> str:
     """The chart without fixed size, date and header, with names of its own for what it refers to within itself."""
     buffer = io.StringIO()
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}):
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # here; the page will have its own font
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(_INK, "currentColor")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,8 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from rtdetrv2_train import Detector, UserError, load_detector
-from rtdetrv2_train.commands.demo import demo, demo_page, launch
+from rtdetrv2_train import Detector, Prediction, UserError, load_detector
+from rtdetrv2_train.commands.demo import _counted, demo, demo_page, launch
 
 pytest.importorskip("gradio", reason="gradio is not installed")
 
@@ -72,6 +73,16 @@ def test_an_image_is_dropped_the_threshold_slid_and_two_models_compared(
     outside = [url for url in requests if not url.startswith((address.rstrip("/"), "data:", "blob:"))]
     assert outside == []
     page.close()
+
+
+def test_names_of_classes_and_runs_are_no_markdown(detector: Detector) -> None:
+    names = ["<b>x</b>", "*a*", "$$x_{$$", "[v](y)"]
+    prediction = Prediction(np.arange(4), names, np.full(4, 0.9, np.float32), np.zeros((4, 4), np.float32))
+    text = _counted(prediction, 0.5)
+    assert text.startswith("**4 objects**: ")
+    assert not set("<>*$[]()_") & set(text.removeprefix("**4 objects**"))
+    listed = html.unescape(text.partition(": ")[2]).split(", ")
+    assert sorted(listed) == sorted(f"1 {name}" for name in names)
 
 
 def test_what_is_missing_is_said() -> None:

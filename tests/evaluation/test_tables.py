@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import io
 
+import pytest
 from rich.console import Console
 
+from rtdetrv2_train.evaluation.analysis.advice import Advice
 from rtdetrv2_train.evaluation.metrics import ClassMetrics, CocoMetrics
-from rtdetrv2_train.evaluation.tables import print_metrics
+from rtdetrv2_train.evaluation.tables import print_advice, print_metrics
 
 
 def printed(per_class: list[ClassMetrics], saved_at: str | None = None) -> str:
@@ -31,6 +33,14 @@ def test_classes_are_sorted_best_first_and_unmeasured_ones_come_last() -> None:
     assert text.index("[red]good") < text.index("poor") < text.index("absent")
     assert "12" in text
     assert "per_class" not in text
+
+
+@pytest.mark.parametrize("name", [r"\[/b]", "[/b]", "$x_{$", "A$ 5% B$", ":car:", "a\\"])
+def test_the_name_of_a_class_is_never_markup(name: str) -> None:
+    assert name in printed([ClassMetrics(name, 0.1, 0.2, 0.3, 5)])
+    console = Console(file=io.StringIO(), width=100)
+    print_advice([Advice(name, 0.1, "missed 3x", "more")], console)
+    assert name in console.file.getvalue()
 
 
 def test_many_classes_show_the_best_and_worst_ten_and_say_where_all_are() -> None:

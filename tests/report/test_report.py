@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from rtdetrv2_train.evaluation.analysis.analysis import Analysis, analyse
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.report.page import Subject, write_report
-from rtdetrv2_train.viz.charts import as_pixels, curve_charts
+from rtdetrv2_train.viz.charts import as_pixels, curve_charts, report_charts
 from tests.evaluation.coco_objects import as_ground_truth
 from tests.evaluation.test_coco import annotation, detections, ground_truth
 
@@ -152,6 +153,16 @@ def test_a_phone_shows_everything_without_scrolling_sideways(browser: Any, page_
     brightness = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (ink, back)]
     assert (brightness[0] > brightness[1]) == (scheme == "dark")
     context.close()
+
+
+def test_the_name_of_a_class_is_never_markup_in_charts(analysis: Analysis) -> None:
+    names = ("$x_{$", "A$ 5% B$", "_hidden", r"\[/b]")
+    named = replace(analysis, boxes=replace(analysis.boxes, class_names=names))
+    for title, figure in curve_charts(named).items():
+        (legend,) = (axes.get_legend() for axes in figure.axes)
+        assert [text.get_text() for text in legend.get_texts()] == [*names[:3], "all boxes"]  # the last has no box
+        assert as_pixels(figure).std() > 5
+        assert all(f">{name}<" in report_charts(named, [])[title] for name in names[:3])
 
 
 def test_the_curves_can_be_drawn_as_pictures(analysis: Analysis) -> None:

@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.sweeps.charts import save_charts, with_every_ap
-from rtdetrv2_train.sweeps.results import save_table
+from rtdetrv2_train.sweeps.results import print_table, save_table
 from rtdetrv2_train.sweeps.space import Space, space_and_rest
 from rtdetrv2_train.sweeps.study import SweepStudy
 from tests.support import ROOT
@@ -147,6 +147,19 @@ def test_pruned_and_failed_trials_are_told_apart_in_table_and_charts(tmp_path: P
     assert names == ["history.png", "epochs.png", "importances.png", "parallel_coordinates.png"]
     assert all((tmp_path / name).stat().st_size > 5000 for name in names)
     assert [trial.value for trial in with_every_ap(study.study).trials] == [20, 20, 0, None]
+
+
+def test_values_that_look_like_markup_are_shown_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = optuna.create_study(direction="maximize")
+    values = ("[/b]", "$x_{$", "[car,bus]")
+    for number, value in enumerate(values):
+        distributions = {"classes": optuna.distributions.CategoricalDistribution(values)}
+        params = {"classes": value}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=0.1 * number))
+    assert len(save_charts(tmp_path, study)) == 4
+    print_table(study.trials, 1)
+    printed = capsys.readouterr().out
+    assert all(value in printed for value in values)
 
 
 def test_charts_leave_matplotlib_as_they_found_it(tmp_path: Path) -> None:

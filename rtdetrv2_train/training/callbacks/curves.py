@@ -18,9 +18,10 @@ class Curves(Callback):
             return
         from rtdetrv2_train.evaluation.analysis.analysis import analyse
         from rtdetrv2_train.viz.charts import as_pixels, curve_charts  # matplotlib, which no step waits for
+        from rtdetrv2_train.viz.fonts import shown_names
 
         analysis = analyse(pl_module.evaluator)
-        for title, figure in curve_charts(analysis).items():
+        for title, figure in curve_charts(analysis, shown_names(analysis.boxes.class_names)).items():
             for logger in loggers:
                 tag = f"val/{title.lower().replace(' ', '_')}"
                 logger.experiment.add_image(tag, as_pixels(figure), trainer.global_step, dataformats="HWC")

@@ -67,6 +67,28 @@ def test_too_few_boxes_are_said_to_be_too_few() -> None:
     assert f"only {FEW_BOXES - 2} boxes" in advice[0].remedy
 
 
+def history(steps: int, *AP: float) -> list[dict[str, float]]:
+    return [{"epoch": e, "step": steps * (e + 1), "val/AP": ap} for e, ap in enumerate(AP)]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "remedy"),
+    [
+        (history(8, 0.0), "after no more than 8 optimizer steps: train longer"),
+        (history(2, 0.0, 0.01, 0.02, 0.02), "after no more than 8 optimizer steps: train longer"),
+        (history(1000, 0.1, 0.2, 0.3, 0.4, 0.5), "AP still rose at the end of training: train longer"),
+        (history(1000, 0.1, 0.3, 0.4, 0.4, 0.405), "confusion matrix"),
+        (history(20, 0.7, 0.8, 0.8, 0.8, 0.8), "confusion matrix"),
+        ([{"epoch": 0, "step": 9, "val_part/AP": 0.1}], "after no more than 9 optimizer steps: train longer"),
+    ],
+)
+def test_too_short_a_training_comes_before_all_else(epochs: list[dict[str, float]], remedy: str) -> None:
+    for boxes in (2 * FEW_BOXES, FEW_BOXES - 2):
+        analysis = wrong_in_one_way(1, CORNERS, boxes=boxes)
+        expected = remedy if "longer" in remedy or boxes > FEW_BOXES else "annotate more"
+        assert all(expected in item.remedy for item in worst_classes(analysis, 1, epochs))
+
+
 def test_the_table_names_class_mistake_and_remedy() -> None:
     console = Console(file=io.StringIO(), width=200)
     advice = worst_classes(wrong_in_one_way(1, CORNERS))
