@@ -26,7 +26,7 @@ PixelRange = tuple[float, float]
 _JPEG_COLOURS = ("YCbCr", "RGB", "Gray")
 # Larger ones go through Pillow, which refuses what could only be an attack, unless it is told otherwise.
 _pillow_limit = threading.Lock()
-_BYTES_OF_A_PIXEL = 12
+_BYTES_OF_A_PIXEL = 20  # while an image is decoded, converted, cut into tiles and drawn on
 _MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**27)
 _DECODER_ERRORS = (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)
 
