@@ -114,7 +114,8 @@ class FileFinder:
                 path: min(len(own), len(key)) for own, path in self._by_base.get(key[-1], ()) if _is_end(own, key)
             }
             if shared:
-                return [path for path, count in shared.items() if count == max(shared.values())]
+                most = max(shared.values())
+                return [path for path, count in shared.items() if count == most]
         return []
 
     def found(self, missing: Sequence[str], names: Iterable[str]) -> dict[str, str]:
@@ -124,7 +125,7 @@ class FileFinder:
             missing: names that no file has.
             names: all names.
         """
-        fitting = {name: self.fitting(name) for name in set(missing)}
+        fitting = {name: self.fitting(name) for name in dict.fromkeys(missing)}
         claims = Counter(path for paths in fitting.values() for path in paths)
         claims.update({os.path.normpath(name) for name in names} - fitting.keys())
         return {name: paths[0] for name, paths in fitting.items() if len(paths) == 1 and claims[paths[0]] == 1}

@@ -33,12 +33,13 @@ def sample_of_images(annotations: AnnotationTable) -> dict[int, ImageHeader]:
 def warn_of_images(annotations: AnnotationTable, headers: dict[int, ImageHeader]) -> None:
     """Warn of orientations in EXIF that nothing decides about, and of images that differ from the annotated size."""
     file, exif = annotations.annotation_file, annotations.reading.exif
-    undecided, turned, differing = 0, 0, []
+    undecided, turned, differing = {}, 0, []
     for index, header in headers.items():
         annotated = annotations.size(index)
         turn = header.turn(exif, annotated)
         turned += turn > 1
-        undecided += header.orientation > 1 and turn == 1 and exif == "auto"
+        if header.orientation > 1 and turn == 1 and exif == "auto":
+            undecided[index] = header
         size = header.upright_size if turn > 1 else (header.height, header.width)
         if size != annotated:
             differing.append((index, *size, *annotated))
@@ -47,11 +48,14 @@ def warn_of_images(annotations: AnnotationTable, headers: dict[int, ImageHeader]
     if undecided:
         logger.warning(
             "'%s': %d of %d images looked at have an orientation in EXIF, and no annotated size tells that they are "
-            "to be turned: they are read as stored; data.exif=apply turns them, for boxes that were drawn on upright "
+            "to be turned: they are read as stored%s; data.exif=apply turns them, for boxes that were drawn on upright "
             "pictures, and data.exif=ignore says that this is right",
             file,
-            undecided,
+            len(undecided),
             len(headers),
+            ", though boxes reach out of them and would fit the turned ones"
+            if _fit_turned(annotations, undecided)
+            else "",
         )
     if differing:
         index, height, width, *annotated_size = differing[0]
@@ -70,6 +74,16 @@ def warn_of_images(annotations: AnnotationTable, headers: dict[int, ImageHeader]
             height,
             *annotated_size[::-1],
         )
+
+
+def _fit_turned(annotations: AnnotationTable, headers: dict[int, ImageHeader]) -> bool:
+    """Whether a box reaches out of an image as it is stored, but not of the turned one."""
+    chosen = np.isin(annotations.raw_images, list(headers))
+    corners = annotations.raw_boxes[chosen, :2] + annotations.raw_boxes[chosen, 2:]
+    images = [headers[index] for index in annotations.raw_images[chosen].tolist()]
+    stored = np.array([(image.width, image.height) for image in images]).reshape(-1, 2)
+    upright = np.array([image.upright_size[::-1] for image in images]).reshape(-1, 2)
+    return bool(((corners > stored + 1).any(axis=1) & (corners <= upright + 1).all(axis=1)).any())
 
 
 def measured_range(annotations: AnnotationTable, headers: dict[int, ImageHeader]) -> PixelRange | None:

@@ -289,6 +289,8 @@ def _pixels(image: ImageLike, reading: Reading) -> ImageArray:
                 f"an array of type {image.dtype} and shape {list(image.shape)} is no image: give uint8 of shape "
                 "[H, W], [H, W, 3] or [H, W, 4]"
             )
+        if image.ndim == channels == 3:
+            return image
         image = Image.fromarray(image[..., 0] if image.ndim == 3 and channels == 1 else image)
     if not isinstance(image, Image.Image):
         raise UserError(f"a {type(image).__name__} is no image: give a path, an image of Pillow's or a uint8 array")

@@ -71,7 +71,7 @@ class Criterion(nn.Module):
         if output.denoising is not None:  # runs while the matcher's costs are copied to the host
             layout = output.denoising.layout
             query = layout.positive_queries(targets)
-            target = torch.arange(query.shape[1], device=query.device).expand_as(query)
+            target = layout.chosen(targets)[0].expand_as(query)
             shared = Assignment(query=query.reshape(1, -1), target=target.reshape(1, -1))
             noisy_logits, noisy_boxes = _in_full(output.denoising.logits), _in_full(output.denoising.boxes)
             terms = self._terms(noisy_logits, noisy_boxes, shared, targets)

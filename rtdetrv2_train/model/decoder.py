@@ -64,11 +64,13 @@ class DecoderConfig:
         num_points: sampling points per head for each level, finest first.
         sampling: ``default`` (bilinear) or ``discrete``.
         num_denoising: approximate number of positive denoising queries; 0 turns denoising off.
+        max_denoising_boxes: boxes of an image that have denoising queries, at most; memory grows with their square.
         label_noise_ratio: see :func:`noisy_queries`.
         box_noise_scale: see :func:`noisy_queries`.
 
     Raises:
-        UserError: if ``num_eval_layers`` is not from 1 to ``num_layers``, or ``num_heads`` does not divide ``width``.
+        UserError: if ``num_eval_layers`` is not from 1 to ``num_layers``, ``num_heads`` does not divide ``width``, or
+            ``max_denoising_boxes`` is below 1.
     """
 
     width: int = 256
@@ -80,6 +82,7 @@ class DecoderConfig:
     num_points: tuple[int, ...] = (4, 4, 4)
     sampling: SamplingMethod = "default"
     num_denoising: int = 100
+    max_denoising_boxes: int = 1000
     label_noise_ratio: float = 0.5
     box_noise_scale: float = 1.0
 
@@ -87,6 +90,10 @@ class DecoderConfig:
         if self.num_eval_layers is not None and not 1 <= self.num_eval_layers <= self.num_layers:
             raise UserError(f"num_eval_layers must be from 1 to {self.num_layers}, not {self.num_eval_layers}")
         check_heads("decoder", self.width, self.num_heads)
+        if self.max_denoising_boxes < 1:
+            raise UserError(
+                f"max_denoising_boxes must be at least 1, not {self.max_denoising_boxes}: give num_denoising=0"
+            )
 
 
 class DecoderLayer(nn.Module):
@@ -153,6 +160,7 @@ class Decoder(nn.Module):
         self.num_queries = config.num_queries
         self.num_eval_layers = config.num_eval_layers or num_layers
         self.num_denoising = config.num_denoising
+        self.max_denoising_boxes = config.max_denoising_boxes
         self.label_noise_ratio = config.label_noise_ratio
         self.box_noise_scale = config.box_noise_scale
 
@@ -216,7 +224,7 @@ class Decoder(nn.Module):
 
         if targets is None:
             raise ValueError("training with denoising queries needs targets: call model(images, targets)")
-        layout = DenoisingLayout.of(targets.totals.most_boxes, self.num_denoising)
+        layout = DenoisingLayout.of(targets.totals.most_boxes, self.num_denoising, self.max_denoising_boxes)
         num_matching = content_BQD.shape[1]
         noisy_BTD, noisy_logits_BT4 = noisy_queries(
             targets, layout, self.denoising_class_embed, self.label_noise_ratio, self.box_noise_scale

@@ -1,7 +1,7 @@
 """Contrastive denoising queries: noisy ground truth that the decoder learns to denoise (DINO, arXiv 2203.03605, 3.3).
 
-Shape suffixes: B batch, S slots of one half of a group (the largest number of boxes of an image), T denoising queries
-in all (groups x 2 x S), Q matching queries, N boxes of the batch.
+Shape suffixes: B batch, S slots of one half of a group (the largest number of boxes of an image, or its bound), T
+denoising queries in all (groups x 2 x S), Q matching queries, N boxes of the batch, M of them with denoising queries.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from rtdetrv2_train.model.layers import inverse_sigmoid
 from rtdetrv2_train.types import Targets
 
 _GOLDEN_GAMMA = -0x61C8864680B583EB  # SplitMix64's odd step, 2^64 divided by the golden ratio, as a signed integer
+_SPREAD = 1_000_003  # a prime, larger than the number of boxes of an image
 _LOW_BITS = (1 << 39) - 1  # bits that _uniform does not use
 
 
@@ -24,7 +25,8 @@ class DenoisingLayout:
     """How the denoising queries of a batch are laid out.
 
     Queries come in groups. A group has a positive (lightly noised) half, then a negative half. Each half has ``slots``
-    slots, of which an image uses as many as it has boxes.
+    slots, of which an image uses as many as it has boxes. Of an image with more boxes as many as there are slots have
+    denoising queries.
 
     Attributes:
         num_groups: number of groups.
@@ -35,14 +37,17 @@ class DenoisingLayout:
     slots: int
 
     @classmethod
-    def of(cls, most_boxes: int, num_denoising: int) -> DenoisingLayout:
+    def of(cls, most_boxes: int, num_denoising: int, max_slots: int | None = None) -> DenoisingLayout:
         """The layout for images with up to ``most_boxes`` boxes and about ``num_denoising`` positive queries.
+
+        There are at most ``max_slots`` slots; None for as many as boxes.
 
         Without any box there is one unused slot, so that every step uses the same parameters (DDP needs that).
         """
         if most_boxes == 0:
             return cls(num_groups=1, slots=1)
-        return cls(num_groups=max(num_denoising // most_boxes, 1), slots=most_boxes)
+        slots = min(most_boxes, max_slots or most_boxes)
+        return cls(num_groups=max(num_denoising // slots, 1), slots=slots)
 
     @property
     def num_queries(self) -> int:
@@ -68,10 +73,28 @@ class DenoisingLayout:
         """Indices of the queries that carry a lightly noised box.
 
         Returns:
-            int64 ``[num_groups, N]``: for each group and each box of the batch its index among the T queries.
+            int64 ``[num_groups, M]``: for each group and each of the ``chosen`` boxes its index among the T queries.
         """
         first = 2 * self.slots * torch.arange(self.num_groups, device=targets.labels.device)
-        return first[:, None] + slot_of_box(targets)
+        return first[:, None] + self.chosen(targets)[1]
+
+    def chosen(self, targets: Targets) -> tuple[Tensor, Tensor]:
+        """The boxes that have denoising queries, and their slots: all, unless an image has more boxes than slots.
+
+        The seed of such an image decides, so that every epoch has others.
+
+        Returns:
+            int64 ``[M]`` each: indices among the N boxes, and slots.
+        """
+        slot_N = slot_of_box(targets)
+        if max(targets.counts, default=0) <= self.slots:
+            return torch.arange(len(slot_N), device=slot_N.device), slot_N
+        count_N = torch.tensor(targets.counts, device=slot_N.device)[targets.image_index]
+        seed_N = targets.noise_seeds[targets.image_index] if len(targets.noise_seeds) else torch.zeros_like(slot_N)
+        mixed_N = (slot_N * _SPREAD + seed_N % count_N) % count_N
+        slot_N = torch.where(count_N > self.slots, mixed_N, slot_N)
+        box_M = (slot_N < self.slots).nonzero().flatten()
+        return box_M, slot_N[box_M]
 
 
 def slot_of_box(targets: Targets) -> Tensor:
@@ -143,14 +166,15 @@ def noisy_queries(
     """
     device = targets.boxes.device
     batch, slots, num_classes = len(targets), layout.slots, class_embedding.num_embeddings - 1
-    slot = slot_of_box(targets)
+    box_M, slot_M = layout.chosen(targets)
+    image_M = targets.image_index[box_M]
     labels_BS = torch.full((batch, slots), num_classes, dtype=torch.int64, device=device)
-    labels_BS[targets.image_index, slot] = targets.labels
+    labels_BS[image_M, slot_M] = targets.labels[box_M]
     # if the whole step has no box, its one slot holds a valid box, so that the arithmetic below gives no NaN
     boxes_BS4 = targets.boxes.new_zeros(batch, slots, 4)
     if not targets.totals.most_boxes:
         boxes_BS4 += targets.boxes.new_tensor([0.5, 0.5, 0.1, 0.1])
-    boxes_BS4[targets.image_index, slot] = targets.boxes
+    boxes_BS4[image_M, slot_M] = targets.boxes[box_M]
 
     labels_BT = labels_BS.repeat(1, 2 * layout.num_groups)
     boxes_BT4 = boxes_BS4.repeat(1, 2 * layout.num_groups, 1)

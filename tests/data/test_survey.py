@@ -88,6 +88,19 @@ def test_one_line_tells_what_becomes_of_exif(
     assert ("data.exif=apply" in caplog.text) == (level == "WARNING")
 
 
+@pytest.mark.parametrize(("bottom", "hint"), [(60.0, True), (40.0, False), (90.0, False)])
+def test_boxes_that_fit_turned_images_only_are_said(
+    make_set: Any, caplog: pytest.LogCaptureFixture, bottom: float, hint: bool
+) -> None:
+    annotation_file, folder = turned_set(make_set, 6, False, (48, 64))
+    content = json.loads(annotation_file.read_text())
+    content["annotations"] = [{"id": 1, "image_id": 11, "category_id": 3, "bbox": [4, 10, 20, bottom - 10]}]
+    annotation_file.write_text(json.dumps(content))
+    annotations = load_annotations(annotation_file, folder)
+    warn_of_images(annotations, sample_of_images(annotations))
+    assert ("boxes reach out of them and would fit the turned ones" in caplog.text) == hint
+
+
 def test_images_that_cannot_be_read_are_passed_over(make_set: Any) -> None:
     annotation_file, folder = make_set(3)
     (folder / "1.png").write_bytes(b"no image")

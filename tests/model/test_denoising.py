@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from rtdetrv2_train.boxes import cxcywh_to_xyxy
+from rtdetrv2_train.loss.criterion import Criterion
 from rtdetrv2_train.model.denoising import DenoisingLayout, noisy_queries, random_bits
 from rtdetrv2_train.types import StepTotals, Targets
-from tests.support import REFERENCE, made
+from tests.support import REFERENCE, made, small_model
 
 EXPECTED = np.load(REFERENCE / "denoising.npz")
 COUNTS = [(3, 1), (0, 2), (0, 0), (120, 5)]
@@ -67,6 +68,56 @@ def test_corners_move_by_less_than_half_the_side_in_positives_and_by_up_to_the_s
     assert reach[0].max() < 0.5 + 1e-3
     assert reach[1].min() > 0.5 - 1e-3
     assert reach[1].max() < 1 + 1e-3
+
+
+def test_more_boxes_than_slots_share_them_by_turns_and_no_slot_is_taken_twice() -> None:
+    counts = [7, 3, 0, 12]
+    plain = Targets.from_list(made.targets(counts, num_classes=5))
+    seen = torch.zeros(sum(counts))
+    for seed in range(60):
+        targets = replace(plain, noise_seeds=torch.tensor([2**63 - 1 - seed, seed, 5, seed * 10**17 + 3]))
+        layout = DenoisingLayout.of(12, num_denoising=20, max_slots=5)
+        assert (layout.num_groups, layout.slots, layout.num_queries) == (4, 5, 40)
+        box, slot = layout.chosen(targets)
+        image = targets.image_index[box]
+        assert torch.bincount(image, minlength=4).tolist() == [5, 3, 0, 5]
+        assert len(set(zip(image.tolist(), slot.tolist(), strict=True))) == 13
+        assert slot[image == 1].tolist() == [0, 1, 2]
+        seen[box] += 1
+        content, boxes = noisy_queries(targets, layout, nn.Embedding(6, 8, padding_idx=5), 0, 0)
+        query = layout.positive_queries(targets)
+        torch.testing.assert_close(
+            boxes.sigmoid()[image.expand_as(query), query], targets.boxes[box].expand(4, -1, -1), atol=1e-5, rtol=0
+        )
+        assert content.isfinite().all()
+    assert seen.min() > 10
+
+
+def test_below_the_bound_nothing_changes() -> None:
+    targets = Targets.from_list(made.targets([3, 12], num_classes=5))
+    assert DenoisingLayout.of(12, 20, max_slots=12) == DenoisingLayout.of(12, 20)
+    box, slot = DenoisingLayout.of(12, 20, max_slots=12).chosen(targets)
+    assert box.tolist() == list(range(15))
+    assert slot.tolist() == [*range(3), *range(12)]
+
+
+def test_a_crowded_image_trains_with_bounded_queries() -> None:
+    torch.manual_seed(0)
+    model = small_model(num_denoising=10)
+    assert model.architecture.decoder.max_denoising_boxes == 1000
+    model.decoder.max_denoising_boxes = 20
+    boxes = torch.rand(500, 4) * 0.1 + torch.tensor([0.4, 0.4, 0.05, 0.05])
+    crowded = {"boxes": boxes, "labels": torch.arange(500) % 4, "noise_seed": 3}
+    few = {"boxes": boxes[:4], "labels": torch.arange(4), "noise_seed": 4}
+    targets = Targets.from_list([crowded, few])
+    model.train()
+    output = model(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), targets)
+    assert output.denoising is not None
+    assert output.denoising.logits.shape[2] == 40
+    losses = Criterion()(output, targets)
+    sum(losses.values()).backward()  # type: ignore[union-attr]
+    assert all(value.isfinite() for value in losses.values())
+    assert losses["loss_bbox_dn_0"] > 0
 
 
 def test_attention_mask_hides_other_groups_and_hides_denoising_from_matching_queries() -> None:

@@ -24,13 +24,11 @@ Exif = Literal["auto", "apply", "ignore"]
 PixelRange = tuple[float, float]
 
 _JPEG_COLOURS = ("YCbCr", "RGB", "Gray")
-# Larger ones go through Pillow, which refuses what could only be an attack, unless it is told otherwise.
-_pillow_limit = threading.Lock()
-_BYTES_OF_A_PIXEL = 12
+# Larger ones go through Pillow, which refuses what could only be an attack, unless memory is to be the limit.
 _MOST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**27)
+_BYTES_OF_A_PIXEL = 20  # while an image is decoded, converted, cut into tiles and drawn on
+_pillow_limit = threading.Lock()
 _DECODER_ERRORS = (OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)
-
-
 # What a JPEG can be shrunk by while it is decoded.
 SHRINKS = (8, 4, 2)
 _ORIENTATION, _TRANSPOSED = 0x0112, 5  # EXIF's tag; from this value on height and width are swapped
@@ -207,7 +205,7 @@ def read_header(path: Path) -> ImageHeader:
         UnreadableImageError: if the file is missing or no image.
     """
     try:
-        with Image.open(path) as image:
+        with _opened_without_limit(path) as image:
             # Pillow would read a whole PNG to see whether EXIF comes last.
             orientation = 1 if image.format == "PNG" and "exif" not in image.info else orientation_of(image)
             return ImageHeader(image.height, image.width, orientation, _is_deep(image))
@@ -261,7 +259,9 @@ def _decode_with_pillow(content: bytes, reading: Reading = _PLAIN) -> tuple[Imag
     """The pixels as stored, and the orientation in EXIF."""
     _check_decoder(content)
     try:
-        with _opened_large(content) if reading.large else Image.open(io.BytesIO(content)) as image:
+        with (_opened_without_limit if reading.large else Image.open)(io.BytesIO(content)) as image:
+            if reading.large:
+                _check_memory(image.height, image.width)
             return np.array(as_rgb(image, reading.pixel_range), dtype=np.uint8), orientation_of(image)
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(
@@ -271,15 +271,14 @@ def _decode_with_pillow(content: bytes, reading: Reading = _PLAIN) -> tuple[Imag
         raise UnreadableImageError(str(error) or type(error).__name__) from error
 
 
-def _opened_large(content: bytes) -> Image.Image:
+def _opened_without_limit(source: Path | io.BytesIO) -> Image.Image:
+    """Open an image of any size, which decodes nothing yet."""
     with _pillow_limit:
         before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            image = Image.open(io.BytesIO(content))
+            return Image.open(source)
         finally:
             Image.MAX_IMAGE_PIXELS = before
-    _check_memory(image.height, image.width)
-    return image
 
 
 def _check_memory(height: int, width: int) -> None:

@@ -91,6 +91,7 @@ def test_images_beyond_the_limit_are_read_where_that_is_asked_for(
     with pytest.raises(UnreadableImageError, match="over 1,000 pixels: only prediction with tile= reads it"):
         read_image(path)
     np.testing.assert_array_equal(read_image(path, Reading(large=True)), expected)
+    assert read_header(path)[:2] == (48, 64)
     assert Image.MAX_IMAGE_PIXELS == 500, "what else this process reads is still guarded"
     monkeypatch.setattr(decode_module, "available_memory", lambda: 30_000)
     with pytest.raises(UnreadableImageError, match=r"64 x 48 pixels take 0\.0 GB of memory, and 0\.0 GB are free"):
