@@ -193,6 +193,19 @@ def test_images_in_subfolders_are_found(root: Path) -> None:
     assert len(build(root).val_annotations) == 3
 
 
+def test_names_with_another_prefix_are_trained_and_evaluated_on(root: Path) -> None:
+    for part in ("train", "val"):
+        content = json.loads((root / f"{part}.json").read_text())
+        for image in content["images"]:
+            image["file_name"] = f"{part}\\{image['file_name']}".upper()
+        content["categories"].append({"id": 9 + (part == "val"), "name": part})
+        (root / f"{part}.json").write_text(json.dumps(content))
+    data = build(root)
+    assert sum(len(batch) for batch in data.train_dataloader()) == 6
+    assert sum(len(batch) for batch in data.val_dataloader()) == 3
+    assert data.val_annotations.file_names.tolist() == ["0.png", "1.png", "2.png"]
+
+
 def test_a_set_without_boxes_cannot_be_trained_on(make_set: Any, tmp_path: Path) -> None:
     make_set(2, name="train", annotations=[])
     make_set(2, name="val")
