@@ -29,7 +29,7 @@ def category_ids_of(detector: Detector, listed: Classes | None) -> tuple[int | N
         UserError: if it has none of them.
     """
     names = detector.class_names
-    if listed is None:
+    if listed is None or not listed.names:
         return detector.category_ids or usual_ids(names)
     if names_or_none(names) is None and len(names) == len(listed.names):
         return listed.ids
