@@ -27,12 +27,14 @@ class ModelCard:
         class_names: in the order of the class indices.
         category_ids: the annotation file's id of each class.
         letterbox: whether images keep their aspect ratio in the input, with a black margin at the right or below.
+        threshold: score that detections should have, where that was measured.
     """
 
     architecture: Architecture
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
     letterbox: bool = False
+    threshold: float | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str) -> ModelCard:
@@ -51,6 +53,7 @@ class ModelCard:
                 class_names=tuple(str(name) for name in values["class_names"]),
                 category_ids=tuple(int(category) for category in values["category_ids"]),
                 letterbox=bool(values["letterbox"]),
+                threshold=None if (score := values.get("threshold")) is None else float(score),
             )
         except (KeyError, TypeError, ValueError, UserError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
@@ -63,6 +66,7 @@ class ModelCard:
             "class_names": list(self.class_names),
             "category_ids": list(self.category_ids),
             "letterbox": self.letterbox,
+            "threshold": self.threshold,
         }
 
 

@@ -27,7 +27,7 @@ AUTHORS_BACKBONES = {
     "hgnetv2_h": f"{_RELEASE}PPHGNetV2_H_ssld_pretrained_from_paddle.pth",
 }
 _TIMM = "timm:"
-_TIMM_NAMES = {
+_TIMM_NAMES: dict[tuple[int, ...], str] = {  # by whether blocks are bottlenecks, and the blocks of each stage
     (False, 2, 2, 2, 2): "resnet18d",
     (False, 3, 4, 6, 3): "resnet34d",
     (True, 3, 4, 6, 3): "resnet50d",
@@ -126,7 +126,7 @@ def _ways(backbone: nn.Module) -> str:
         "model.pretrained=null to train without",
     ]
     if isinstance(backbone, ResNetVD):
-        blocks = [stage.blocks for stage in backbone.res_layers]
+        blocks: list[Any] = [stage.blocks for stage in backbone.res_layers]
         name = _TIMM_NAMES.get((blocks[0][0].branch2c is not None, *map(len, blocks)))
         if name is not None:
             ways.insert(1, f"set model.pretrained={_TIMM}{name} (after `pip install timm`; needs its hub or cache)")

@@ -13,7 +13,6 @@ import numpy as np
 from omegaconf import DictConfig
 from rich.console import Console
 
-from rtdetrv2_train.commands.predict import best_threshold
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.inference.detector import Detector, Prediction
 from rtdetrv2_train.inference.loading import load_detector
@@ -45,7 +44,7 @@ def demo(config: DictConfig) -> None:
     detectors = {_title(source): load_detector(source, device=config.device).fused() for source in sources}
     if len(detectors) < len(sources):
         raise UserError(f"run= and with= are the same run, '{sources[0]}': compare it with another")
-    page = demo_page(detectors, best_threshold(sources[0]))
+    page = demo_page(detectors, detectors[_title(sources[0])].threshold)
     Console().print(f"open http://{config.host}:{config.port} in a browser; end with Ctrl-C", soft_wrap=True)
     launch(page, server_name=config.host, server_port=config.port, inbrowser=config.open_browser)
 

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +179,9 @@ def _finish(trainer: Trainer, module: DetectionModule, data: CocoDataModule, con
         data.image_size,
         _facts(config, data),
         history_of(folder),
+    )
+    write_model_folder(
+        folder / MODEL_FOLDER, module.model.state_dict(), replace(module.card, threshold=analysis.threshold)
     )
     print_advice(worst_classes(analysis))
     log_hyperparameters(trainer.loggers, config, module.metrics)

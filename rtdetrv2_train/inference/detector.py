@@ -23,6 +23,7 @@ from rtdetrv2_train.model.reparameterisation import fuse
 ImageLike = str | Path | Image.Image | ImageArray
 
 _BATCH_SIZE = 8
+DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +65,7 @@ class Detector:
         letterbox: whether they keep their aspect ratio, with a black margin at the right or below.
         category_ids: the annotation file's id of each class index; empty where that is not known.
         half: whether to compute in half precision (float16 on a GPU, bfloat16 on the CPU).
+        threshold: score that objects have to exceed: the best in the report of the model's training, or else 0.5.
     """
 
     model: RTDETRv2
@@ -72,6 +74,7 @@ class Detector:
     letterbox: bool = False
     category_ids: tuple[int, ...] = ()
     half: bool = False
+    threshold: float = DEFAULT_THRESHOLD
 
     def fused(self) -> Detector:
         """The same detector with all norms folded into the convolutions: the same objects in less time."""
@@ -81,7 +84,7 @@ class Detector:
     def predict(
         self,
         images: ImageLike,
-        threshold: float = ...,
+        threshold: float | None = ...,
         max_detections: int = ...,
         tile: int | None = ...,
         overlap: float = ...,
@@ -91,7 +94,7 @@ class Detector:
     def predict(
         self,
         images: list[Any] | tuple[Any, ...],
-        threshold: float = ...,
+        threshold: float | None = ...,
         max_detections: int = ...,
         tile: int | None = ...,
         overlap: float = ...,
@@ -100,7 +103,7 @@ class Detector:
     def predict(
         self,
         images: ImageLike | list[Any] | tuple[Any, ...],
-        threshold: float = 0.5,
+        threshold: float | None = None,
         max_detections: int = 300,
         tile: int | None = None,
         overlap: float = 0.2,
@@ -110,7 +113,7 @@ class Detector:
         Args:
             images: a path, an image of Pillow's, or a uint8 array ``[H, W]``, ``[H, W, 3]`` (RGB) or ``[H, W, 4]``
                 (RGBA); or a list or another iterable of these. The orientation in EXIF is ignored, as in training.
-            threshold: objects with a score above it are given.
+            threshold: objects with a score above it are given; None for the detector's own.
             max_detections: at most so many objects, the best; of each tile, where there are tiles.
             tile: for small objects in large images: the side in pixels of the tiles to look at one by one, besides the
                 whole image; what several of them see counts once.
@@ -124,6 +127,7 @@ class Detector:
         """
         if not isinstance(images, str | Path | Image.Image | np.ndarray | Sequence) and isinstance(images, Iterable):
             images = list(images)
+        threshold = self.threshold if threshold is None else threshold
         check_number("threshold", threshold, 0, 1, whole=False)
         check_number("max_detections", max_detections, 1)
         if not isinstance(images, list | tuple):
@@ -212,7 +216,7 @@ def predict(
     images: ImageLike | list[Any] | tuple[Any, ...],
     class_names: Sequence[str] | None = None,
     image_size: tuple[int, int] | None = None,
-    threshold: float = 0.5,
+    threshold: float = DEFAULT_THRESHOLD,
 ) -> Prediction | list[Prediction]:
     """Find objects with a model that was built or trained here.
 
