@@ -28,6 +28,7 @@ class ModelCard:
         category_ids: the annotation file's id of each class.
         letterbox: whether images keep their aspect ratio in the input, with a black margin at the right or below.
         pixel_range: values of images of more than 8 bits that are black and white; None: those of all of 16 bits.
+        threshold: score that detections should have, where that was measured.
     """
 
     architecture: Architecture
@@ -35,6 +36,7 @@ class ModelCard:
     category_ids: tuple[int, ...]
     letterbox: bool = False
     pixel_range: tuple[float, float] | None = None
+    threshold: float | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], where: str) -> ModelCard:
@@ -55,6 +57,7 @@ class ModelCard:
                 category_ids=tuple(int(category) for category in values["category_ids"]),
                 letterbox=bool(values["letterbox"]),
                 pixel_range=None if limits is None else (float(limits[0]), float(limits[1])),
+                threshold=None if (score := values.get("threshold")) is None else float(score),
             )
         except (LookupError, TypeError, ValueError, UserError) as error:
             reason = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
@@ -68,6 +71,7 @@ class ModelCard:
             "category_ids": list(self.category_ids),
             "letterbox": self.letterbox,
             "pixel_range": None if self.pixel_range is None else list(self.pixel_range),
+            "threshold": self.threshold,
         }
 
 

@@ -27,7 +27,7 @@ AUTHORS_BACKBONES = {
     "hgnetv2_h": f"{_RELEASE}PPHGNetV2_H_ssld_pretrained_from_paddle.pth",
 }
 _TIMM = "timm:"
-_TIMM_NAMES: dict[tuple[int, ...], str] = {
+_TIMM_NAMES: dict[tuple[int, ...], str] = {  # by whether blocks are bottlenecks, and the blocks of each stage
     (False, 2, 2, 2, 2): "resnet18d",
     (False, 3, 4, 6, 3): "resnet34d",
     (True, 3, 4, 6, 3): "resnet50d",

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
-from rtdetrv2_train.commands.predict import best_threshold
 from rtdetrv2_train.console import print_line
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.inference.detector import Detector, Prediction
@@ -45,7 +44,7 @@ def demo(config: DictConfig) -> None:
     detectors = {_title(source): load_detector(source, device=config.device).fused() for source in sources}
     if len(detectors) < len(sources):
         raise UserError(f"run= and with= are the same run, '{sources[0]}': compare it with another")
-    page = demo_page(detectors, best_threshold(sources[0]))
+    page = demo_page(detectors, detectors[_title(sources[0])].threshold)
     print_line(f"open http://{config.host}:{config.port} in a browser; end with Ctrl-C")
     launch(page, server_name=config.host, server_port=config.port, inbrowser=config.open_browser)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -12,10 +11,9 @@ from omegaconf import DictConfig
 from rtdetrv2_train.console import print_line
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.inference.loading import load_detector
-from rtdetrv2_train.inference.predicting import DEFAULT_THRESHOLD, Summary, predict_source
+from rtdetrv2_train.inference.predicting import Summary, predict_source
 from rtdetrv2_train.inference.sources import open_source
 from rtdetrv2_train.model.compilation import compile_convolutions
-from rtdetrv2_train.runs.folder import ANALYSIS_FILE, newest_run, run_folder_of
 from rtdetrv2_train.system.allocator import keep_freed_memory
 
 
@@ -50,7 +48,7 @@ def predict(config: DictConfig) -> Summary:
         keep_freed_memory()
     if config.compile:
         compile_convolutions(detector.model)
-    threshold = best_threshold(model) if config.threshold == "auto" else config.threshold
+    threshold = detector.threshold if config.threshold == "auto" else config.threshold
     summary = predict_source(
         detector,
         source,
@@ -67,13 +65,6 @@ def predict(config: DictConfig) -> Summary:
     )
     _print(summary, threshold)
     return summary
-
-
-def best_threshold(source: str) -> float:
-    """The threshold that a run's report recommends; 0.5 where there is none."""
-    folder = run_folder_of(newest_run(source))
-    path = folder / ANALYSIS_FILE if folder else None
-    return float(json.loads(path.read_text())["threshold"]) if path and path.exists() else DEFAULT_THRESHOLD
 
 
 def _print(summary: Summary, threshold: float) -> None:

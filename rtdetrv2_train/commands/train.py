@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +210,8 @@ def _finish(trainer: Trainer, module: DetectionModule, data: CocoDataModule, con
         _facts(config, data),
         history,
     )
+    card = replace(module.card, threshold=analysis.threshold)  # which only the report finds
+    write_model_folder(folder / MODEL_FOLDER, module.model.state_dict(), card)
     print_advice(worst_classes(analysis, history=history))
     log_hyperparameters(trainer.loggers, config, module.metrics)
     _print_paths(folder, best, module.metrics)

@@ -32,6 +32,7 @@ from rtdetrv2_train.model.reparameterisation import fuse
 ImageLike = str | Path | Image.Image | ImageArray
 
 _BATCH_SIZE = 8
+DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +76,7 @@ class Detector:
         category_ids: the annotation file's id of each class index; empty where that is not known.
         half: whether to compute in half precision (float16 on a GPU, bfloat16 on the CPU).
         pixel_range: values of images of more than 8 bits that become black and white (see `Reading`).
+        threshold: score that objects have to exceed: the best in the report of the model's training, or else 0.5.
     """
 
     model: RTDETRv2
@@ -84,6 +86,7 @@ class Detector:
     category_ids: tuple[int, ...] = ()
     half: bool = False
     pixel_range: PixelRange | None = None
+    threshold: float = DEFAULT_THRESHOLD
 
     def fused(self) -> Detector:
         """The same detector with all norms folded into the convolutions: the same objects in less time."""
@@ -93,7 +96,7 @@ class Detector:
     def predict(
         self,
         images: ImageLike,
-        threshold: float = ...,
+        threshold: float | None = ...,
         max_detections: int = ...,
         tile: int | None = ...,
         overlap: float = ...,
@@ -103,7 +106,7 @@ class Detector:
     def predict(
         self,
         images: list[Any] | tuple[Any, ...],
-        threshold: float = ...,
+        threshold: float | None = ...,
         max_detections: int = ...,
         tile: int | None = ...,
         overlap: float = ...,
@@ -112,7 +115,7 @@ class Detector:
     def predict(
         self,
         images: ImageLike | list[Any] | tuple[Any, ...],
-        threshold: float = 0.5,
+        threshold: float | None = None,
         max_detections: int = 300,
         tile: int | None = None,
         overlap: float = 0.2,
@@ -122,7 +125,7 @@ class Detector:
         Args:
             images: a path, an image of Pillow's, or a uint8 array ``[H, W]``, ``[H, W, 3]`` (RGB) or ``[H, W, 4]``
                 (RGBA); or an iterable of these. Files and images of Pillow's are turned as their EXIF says.
-            threshold: objects with a score above it are given.
+            threshold: objects with a score above it are given; None for the detector's own.
             max_detections: at most so many objects, the best; of each tile, where there are tiles.
             tile: for small objects in large images: the side in pixels of the tiles to look at one by one, besides the
                 whole image; what several of them see counts once.
@@ -136,6 +139,7 @@ class Detector:
         """
         if not isinstance(images, str | Path | Image.Image | np.ndarray | Sequence) and isinstance(images, Iterable):
             images = list(images)
+        threshold = self.threshold if threshold is None else threshold
         check_number("threshold", threshold, 0, 1, whole=False)
         check_number("max_detections", max_detections, 1)
         if not isinstance(images, list | tuple):
@@ -229,7 +233,7 @@ def predict(
     images: ImageLike | list[Any] | tuple[Any, ...],
     class_names: Sequence[str] | None = None,
     image_size: tuple[int, int] | None = None,
-    threshold: float = 0.5,
+    threshold: float = DEFAULT_THRESHOLD,
 ) -> Prediction | list[Prediction]:
     """Find objects with a model that was built or trained here.
 

@@ -15,10 +15,11 @@ from rtdetrv2_train.checkpoints.loading import load_weights
 from rtdetrv2_train.checkpoints.published import looks_like, published_name
 from rtdetrv2_train.checkpoints.reading import read_checkpoint
 from rtdetrv2_train.errors import UserError
-from rtdetrv2_train.inference.detector import Detector, make_detector
+from rtdetrv2_train.files import read_json
+from rtdetrv2_train.inference.detector import DEFAULT_THRESHOLD, Detector, make_detector
 from rtdetrv2_train.model.architecture import Architecture
 from rtdetrv2_train.model.detector import RTDETRv2
-from rtdetrv2_train.runs.folder import newest_run
+from rtdetrv2_train.runs.folder import ANALYSIS_FILE, newest_run, run_folder_of
 from rtdetrv2_train.runs.model_configuration import configured_architecture, model_config
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,16 @@ def load_detector(
         raise UserError(
             f"device={device} cannot be used ({str(error).splitlines()[0]}): give cpu, cuda or cuda:1"
         ) from error
-    return replace(detector, half=half)
+    return replace(detector, half=half, threshold=_recommended_threshold(checkpoint))
+
+
+def _recommended_threshold(checkpoint: Checkpoint) -> float:
+    """The threshold on the model's card, or else in the report of its run."""
+    if checkpoint.card is not None and checkpoint.card.threshold is not None:
+        return checkpoint.card.threshold
+    folder = run_folder_of(checkpoint.source)
+    path = folder / ANALYSIS_FILE if folder else None
+    return float(read_json(path)["threshold"]) if path and path.exists() else DEFAULT_THRESHOLD
 
 
 def restore(

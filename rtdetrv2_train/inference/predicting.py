@@ -23,8 +23,6 @@ from rtdetrv2_train.inference.writers import Setting, Writer, open_writers
 
 log = logging.getLogger(__name__)
 
-DEFAULT_THRESHOLD = 0.5
-
 
 @dataclass(frozen=True)
 class Summary:
@@ -52,7 +50,7 @@ def predict_source(
     source: str | Path | int | Iterable[str | Path] | Source,
     output: str | Path,
     formats: str | Sequence[str] = ("images",),
-    threshold: float = DEFAULT_THRESHOLD,
+    threshold: float | None = None,
     classes: str | Sequence[str] | None = None,
     max_detections: int = 300,
     tile: int | None = None,
@@ -68,7 +66,7 @@ def predict_source(
         source: see :func:`rtdetrv2_train.inference.sources.open_source`.
         output: folder to write in.
         formats: any of ``images``, ``coco``, ``yolo`` and ``csv``.
-        threshold: detections with a score above it are written.
+        threshold: detections with a score above it are written; None for the detector's own.
         classes: names of the classes to write; None for all.
         max_detections: the most detections of an image or a tile, best first.
         tile: see :meth:`Detector.predict`.

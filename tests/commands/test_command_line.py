@@ -15,6 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from rtdetrv2_train import load_detector, predict_source
 from rtdetrv2_train.cli import COMMANDS
 from tests.running import TINY, WITHOUT_PICTURES, last_line, of_set, run_command, run_script, start_script
 from tests.support import ROOT, write_coco
@@ -104,6 +105,23 @@ def test_predictions_in_coco_format_give_pycocotools_the_ap_of_the_evaluation(
     assert 0.01 < metrics["AP"] < 0.99
     for number, name in ((0, "AP"), (1, "AP50"), (8, "AR100")):
         assert evaluation.stats[number] == pytest.approx(metrics[name], abs=1e-4)
+
+
+def test_the_recommended_threshold_goes_with_the_model(straight_run: Path, small_set: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(straight_run, tmp_path / "run")
+    analysis, card = (json.loads((run / name).read_text()) for name in ("analysis.json", "model/model.json"))
+    assert card["threshold"] == analysis["threshold"]
+    (run / "analysis.json").write_text(json.dumps(analysis | {"threshold": 0.03}))  # so short a run knows none
+    (run / "model" / "model.json").write_text(json.dumps(card | {"threshold": 0.001}))
+    assert load_detector(run / "checkpoints" / "best.ckpt", device="cpu").threshold == 0.03
+    moved = (run / "model").rename(tmp_path / "model")
+    found = predict_source(load_detector(moved, device="cpu"), small_set / "images", tmp_path / "python", "csv")
+    options = [f"source={small_set / 'images'}", f"output={tmp_path / 'command'}", "formats=csv", "device=cpu"]
+    output = run_command("predict", f"checkpoint={moved}", *options)
+    assert f"{found.objects} objects above 0.00 in 12 images" in output
+    written = [(tmp_path / name / "predictions.csv").read_text() for name in ("python", "command")]
+    assert written[0] == written[1]
+    assert len(written[0].splitlines()) > 1
 
 
 def test_tensorboard_gets_settings_curves_and_validation_losses(straight_run: Path) -> None:
