@@ -171,7 +171,7 @@ def damage(folder: Path, draw: random.Random) -> None:
 def move(folder: Path, number: int) -> None:
     """Give the folder of a run another name, as somebody who tidies up between two starts."""
     for run in (folder / CHECKPOINTS).parent.parent.glob("*"):
-        run.rename(run.with_name(f"moved_{number}"))
+        run.rename(run.with_name(f"{run.name}_moved_{number}"))
 
 
 def final_state(folder: Path) -> dict[str, torch.Tensor]:

@@ -206,7 +206,8 @@ class DetectionModule(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Drop the detections and losses of the previous validation."""
         self.evaluator.reset()
-        self._validation_losses = torch.zeros(len(self.criterion.weights) + 1, device=self.device)
+        if self.trainer.state.fn == "fit":
+            self._validation_losses = torch.zeros(len(self.criterion.weights) + 1, device=self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect the detections of one batch, and while training the losses of the last layer."""

@@ -21,7 +21,14 @@ from tests.support import small_model
 
 NAMES = ("cat", "dog", "bird", "fish")
 ARCHITECTURE = replace(small_model(num_classes=4).architecture, image_size=(64, 96))
-CARD = ModelCard(ARCHITECTURE, class_names=NAMES, category_ids=(3, 5, 8, 9), letterbox=True, pixel_range=(2e4, 21500.0))
+CARD = ModelCard(
+    ARCHITECTURE,
+    class_names=NAMES,
+    category_ids=(3, 5, 8, 9),
+    letterbox=True,
+    pixel_range=(2e4, 21500.0),
+    threshold=0.4,
+)
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +116,7 @@ def test_a_model_folder_comes_back_as_it_was_written(tmp_path: Path, weights: di
         "category_ids",
         "letterbox",
         "pixel_range",
+        "threshold",
     }
     for source in (tmp_path / "model", tmp_path / "model" / "model.safetensors"):
         checkpoint = read_checkpoint(source)

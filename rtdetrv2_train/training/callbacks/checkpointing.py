@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
@@ -99,16 +98,12 @@ class Checkpointing(ModelCheckpoint):
         self._signals.leave()
         super().on_train_end(trainer, pl_module)
 
-    def _monitor_candidates(self, trainer: Trainer) -> dict[str, Tensor]:
-        """As Lightning's; an AP that was not measured is NaN."""
-        return {str(self.monitor): torch.tensor(float("nan")), **super()._monitor_candidates(trainer)}
-
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
         """Whether this epoch is among the best, as Lightning asks; of equal ones the later counts."""
         if super().check_monitor_top_k(trainer, current):
             return True
         best = self.best_k_models.get(self.kth_best_model_path)
-        return current is not None and best is not None and bool((current == best) | current.isnan())
+        return current is not None and best is not None and bool(current == best)
 
     def state_dict(self) -> dict[str, Any]:
         """As Lightning's, with paths relative to the folder of checkpoints, which may be moved."""
