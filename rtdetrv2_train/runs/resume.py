@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 AUTO = "auto"
 
 # What makes two runs the same; how fast and on what they are computed does not.
-_SAME_RUN = ("model", "data", "augment", "recipe", "seed", "init_from")
+_SAME_RUN = ("model", "data", "augment", "recipe", "seed", "init_from", "freeze")
 _MAY_DIFFER = ("num_workers", "cache")
 
 _found: dict[tuple[str, Path], Path | None] = {}  # Hydra asks more than once, and must get the same answer
