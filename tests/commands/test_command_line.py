@@ -288,10 +288,10 @@ def test_freezing_what_nothing_was_loaded_into_is_refused(small_set: Path, tmp_p
 
 @pytest.mark.slow
 def test_a_learning_rate_of_0_points_to_freezing(small_set: Path, tmp_path: Path) -> None:
-    rule = "+model.parameter_rules.backbone={match: ^backbone, learning_rate: 0}"
+    rule = "+model.parameter_rules.backbone={match: '^backbone', learning_rate: 0}"
     options = [*ON_CPU, *WITHOUT_PICTURES, *of_set(small_set), f"hydra.run.dir={tmp_path / 'run'}"]
     output = run_command("train", *options, rule, "trainer.max_epochs=1", "trainer.limit_train_batches=1")
-    assert "still computes gradients and moves BatchNorm statistics (backbone" in output
+    assert "still computes gradients and moves BatchNorm statistics" in output
 
 
 def test_a_missing_data_set_is_named() -> None:
