@@ -51,6 +51,7 @@ def quiet_libraries() -> None:
         "isinstance.treespec, LeafSpec",
         ".*smaller than the logging interval",
         ".*does not have many workers",
+        r"Found \d+ module\(s\) in eval mode",  # BatchNorm of frozen parts
         ".*your dataloader is not resumable",  # the data module is
         "Checkpoint directory .* exists",
     ):

@@ -35,6 +35,7 @@ from rtdetrv2_train.evaluation.analysis.advice import worst_classes
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.evaluation.metrics import CocoMetrics, measured
 from rtdetrv2_train.evaluation.tables import print_advice
+from rtdetrv2_train.inference.detector import names_in
 from rtdetrv2_train.model.compilation import compile_convolutions
 from rtdetrv2_train.model.detector import RTDETRv2
 from rtdetrv2_train.model.gradient_checkpointing import enable_gradient_checkpointing
@@ -54,7 +55,7 @@ log = logging.getLogger(__name__)
 
 SECTIONS_OF_A_RUN = (
     *("model", "data", "augment", "recipe", "trainer", "logger", "callbacks", "name", "seed", "evaluation"),
-    *("init_from", "compile", "gradient_checkpointing"),
+    *("init_from", "compile", "gradient_checkpointing", "freeze"),
 )
 
 
@@ -144,6 +145,7 @@ def _train(trainer: Trainer, config: DictConfig) -> TrainedRun | None:
     if trainer.is_global_zero and (note := batch_size.batchnorm_note(model, config.trainer.sync_batchnorm)):
         log.warning(note)
     pretrained = _start_from_weights(model, config, data, is_new=resumed is None)
+    _freeze(model, config, pretrained, resumed is not None)
     if config.gradient_checkpointing:
         enable_gradient_checkpointing(model)
     if config.compile:
@@ -270,6 +272,15 @@ def _start_from_weights(model: RTDETRv2, config: DictConfig, data: CocoDataModul
         config.model.pretrained = None  # so that a resumed run knows
         return False
     return True
+
+
+def _freeze(model: RTDETRv2, config: DictConfig, pretrained: bool, is_resumed: bool) -> None:
+    """Freeze the parts that the configuration names, which must have trained weights."""
+    names = [] if config.freeze is None else names_in(config.freeze)
+    for name in names:
+        if not (config.init_from or is_resumed or (pretrained and name.startswith("backbone"))):
+            raise UserError(f"freeze={name} would keep random weights: start from trained ones, init_from=")
+    model.freeze(names)
 
 
 def estimated_steps(config: DictConfig, num_images: int) -> int:

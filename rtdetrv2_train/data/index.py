@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 # To be raised whenever what is written, or how it is computed, changes.
 _VERSION = 3
+_PATIENCE = 600.0  # seconds for another process to build the index
 
 
 def load_annotations(annotation_file: Path, image_folder: Path, exif: Exif = "auto") -> AnnotationTable:
@@ -145,7 +146,7 @@ def _opened(place: Path, key: Mapping[str, Any], annotation_file: Path, image_fo
 @contextlib.contextmanager
 def _alone(place: Path) -> Iterator[None]:
     """Keep other processes from building at the same time, where the file system has locks."""
-    lock = FileLock(f"{place}.lock")
+    lock = FileLock(f"{place}.lock", timeout=_PATIENCE)  # a marker left on a disk without locks would last for ever
     try:
         lock.acquire()
     except NotImplementedError:

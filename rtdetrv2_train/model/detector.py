@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.errors import UserError, nearest
 from rtdetrv2_train.model.architecture import COARSEST_STRIDE, Architecture
 from rtdetrv2_train.model.backbones.hgnetv2 import HGNetV2
 from rtdetrv2_train.model.backbones.resnet import ResNetVD, ResNetVDConfig
@@ -34,6 +37,7 @@ class RTDETRv2(nn.Module):
         self.backbone = ResNetVD(backbone) if isinstance(backbone, ResNetVDConfig) else HGNetV2(backbone)
         self.decoder = decoder
         self.encoder = encoder
+        self.frozen: tuple[str, ...] = ()  # names of the parts that are not trained
 
     def forward(self, images_B3HW: Tensor, targets: Targets | None = None) -> ModelOutput:
         """Detect objects.
@@ -56,6 +60,35 @@ class RTDETRv2(nn.Module):
         # all later maps keep the channels-last layout, which is faster on CPUs and GPUs alike
         images_B3HW = images_B3HW.contiguous(memory_format=torch.channels_last)
         return self.decoder(self.encoder(self.backbone(images_B3HW)), targets)
+
+    def freeze(self, names: Sequence[str]) -> None:
+        """Do not train some parts: no gradient of theirs is computed, and their BatchNorm statistics stay.
+
+        Args:
+            names: of submodules, such as ``backbone`` or ``encoder.encoder.0``.
+
+        Raises:
+            UserError: if there is no such part, or nothing is left to train.
+        """
+        parts = dict(self.named_modules())
+        for name in names:
+            if not name or name not in parts:
+                raise UserError(
+                    f"freeze: the model has no part '{name}': {nearest(name, parts)}such as backbone or encoder"
+                )
+            parts[name].requires_grad_(False)
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            raise UserError(f"freeze=[{','.join(names)}] leaves nothing to train: leave out a part")
+        self.frozen = (*self.frozen, *names)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> RTDETRv2:
+        """As of any module, except that BatchNorm of frozen parts stays in evaluation mode."""
+        super().train(mode)
+        for module in (module for name in self.frozen for module in self.get_submodule(name).modules()):
+            if isinstance(module, _BatchNorm):
+                module.eval()
+        return self
 
     def use_decoder_layers(self, num_eval_layers: int | None) -> None:
         """Use only the first decoder layers in evaluation.

@@ -40,6 +40,7 @@ _OTHER_NAMES = (
         "init_from checkpoint run",
         "weights ckpt checkpoint checkpoint_path ckpt_path load_from finetune model_path",
     ),
+    ("freeze", "freeze_backbone frozen frozen_stages freeze_layers freeze_at"),
     ("resume", "resume_from resume_from_checkpoint"),
     ("output run_folder", "output output_dir out out_dir save_dir work_dir project log_dir run_dir"),
     ("name", "exp exp_name experiment_name run_name"),

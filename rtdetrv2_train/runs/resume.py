@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 AUTO = "auto"
 
 # What makes two runs the same; how fast and on what they are computed does not.
-_SAME_RUN = ("model", "data", "augment", "recipe", "seed", "init_from")
+_SAME_RUN = ("model", "data", "augment", "recipe", "seed", "init_from", "freeze")
 _MAY_DIFFER = ("data.num_workers", "data.cache")
 
 

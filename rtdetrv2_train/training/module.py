@@ -187,6 +187,11 @@ class DetectionModule(LightningModule):
         if self.trainer.is_global_zero:
             for note in schedule.notes:
                 log.info(note)
+            if still := [group["name"] for group in groups if group["lr"] == 0]:
+                log.warning(
+                    "learning rate 0 still computes gradients and moves BatchNorm statistics (%s): use freeze=",
+                    ", ".join(still),
+                )
             num_frozen = sum(p.numel() for p in self.model.parameters() if not p.requires_grad)
             Console().print(group_table(groups, schedule.learning_rate_factor, num_frozen))
         for group in groups:

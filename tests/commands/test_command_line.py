@@ -13,9 +13,10 @@ import pytest
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rtdetrv2_train import load_detector, predict_source
+from rtdetrv2_train import build_model, load_detector, predict_source
 from rtdetrv2_train.cli import COMMANDS
 from tests.running import TINY, WITHOUT_PICTURES, last_line, of_set, run_command, run_script, start_script
 from tests.support import ROOT, write_coco
@@ -112,10 +113,11 @@ def test_the_recommended_threshold_goes_with_the_model(straight_run: Path, small
     analysis, card = (json.loads((run / name).read_text()) for name in ("analysis.json", "model/model.json"))
     assert card["threshold"] == analysis["threshold"]
     (run / "analysis.json").write_text(json.dumps(analysis | {"threshold": 0.03}))  # so short a run knows none
-    (run / "model" / "model.json").write_text(json.dumps(card | {"threshold": 0.001}))
+    (run / "model" / "model.json").write_text(json.dumps(card | {"threshold": 0.0}))
     assert load_detector(run / "checkpoints" / "best.ckpt", device="cpu").threshold == 0.03
     moved = (run / "model").rename(tmp_path / "model")
-    found = predict_source(load_detector(moved, device="cpu"), small_set / "images", tmp_path / "python", "csv")
+    detector = load_detector(moved, device="cpu").fused()
+    found = predict_source(detector, small_set / "images", tmp_path / "python", "csv")
     options = [f"source={small_set / 'images'}", f"output={tmp_path / 'command'}", "formats=csv", "device=cpu"]
     output = run_command("predict", f"checkpoint={moved}", *options)
     assert f"{found.objects} objects above 0.00 in 12 images" in output
@@ -289,6 +291,47 @@ def test_nothing_to_measure_is_said_at_the_start_and_gives_no_numbers(small_set:
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert not any("AP" in tag for tag in events.Tags()["scalars"])
     assert (tmp_path / "model" / "model.safetensors").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["gradient_checkpointing=true"]])
+def test_a_frozen_backbone_stays_to_the_last_bit(
+    straight_run: Path, small_set: Path, tmp_path: Path, options: list[str]
+) -> None:
+    folder = tmp_path / "run"
+    start = [
+        f"init_from={straight_run / 'model'}",
+        "freeze=backbone",
+        "trainer.max_epochs=1",
+        f"run_folder={folder}",
+    ]
+    output = run_command("train", *ON_CPU, *WITHOUT_PICTURES, *of_set(small_set), *start, *options)
+    assert "not trained" in output
+    run_command("train", f"resume={folder}", "trainer.max_epochs=2")
+    before = load_file(straight_run / "model" / "model.safetensors")
+    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 6
+    for weights_now in (last["state_dict"], last["current_model_state"]):
+        moved = {
+            name.split(".")[0] for name, tensor in before.items() if not weights_now[f"model.{name}"].equal(tensor)
+        }
+        assert moved == {"encoder", "decoder"}
+    trained = sum(len(group["params"]) for group in last["optimizer_states"][0]["param_groups"])
+    assert trained == sum(1 for name, _ in build_model("nano", 2).named_parameters() if not name.startswith("backbone"))
+
+
+def test_freezing_what_nothing_was_loaded_into_is_refused(small_set: Path, tmp_path: Path) -> None:
+    options = [*ON_CPU, *of_set(small_set), f"run_folder={tmp_path}", "freeze=backbone"]
+    line = last_line(run_command("train", *options, expect=2))
+    assert line == "error: freeze=backbone would keep random weights: start from trained ones, init_from="
+
+
+@pytest.mark.slow
+def test_a_learning_rate_of_0_points_to_freezing(small_set: Path, tmp_path: Path) -> None:
+    rule = "+model.parameter_rules.backbone={match: '^backbone', learning_rate: 0}"
+    options = [*ON_CPU, *WITHOUT_PICTURES, *of_set(small_set), f"run_folder={tmp_path / 'run'}"]
+    output = run_command("train", *options, rule, "trainer.max_epochs=1", "trainer.limit_train_batches=1")
+    assert "still computes gradients and moves BatchNorm statistics" in output
 
 
 def test_a_missing_data_set_is_named() -> None:

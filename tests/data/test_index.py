@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import logging
 import os
@@ -8,6 +10,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -279,6 +282,17 @@ print(loaded.boxes.tobytes().hex(), loaded.file_names.tolist())
     assert [process.returncode for process in running] == [0] * 4
     assert len(printed) == 1
     assert (tmp_path / "built").read_text() == "x"
+
+
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_without_locks_is_not_waited_for(make_set: Any, monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    def refuse(handle: int, operation: int) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"waits for a lock, {seconds} s"))
+    files = make_set(2)
+    assert_equal(load_annotations(*files), from_memory(*files))
 
 
 def test_another_process_gets_the_index_by_name(make_set: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.loss.criterion import Criterion
 from rtdetrv2_train.model.architecture import Architecture
 from rtdetrv2_train.model.deformable_attention import MultiScaleDeformableAttention
@@ -14,7 +15,7 @@ from rtdetrv2_train.model.hybrid_encoder import sine_cosine_positions
 from rtdetrv2_train.model.postprocessing import detections_from
 from rtdetrv2_train.runs.model_configuration import configured_architecture
 from rtdetrv2_train.types import Targets
-from tests.support import build, composed, made
+from tests.support import build, composed, made, small_model
 
 
 def nano(**decoder: object) -> nn.Module:
@@ -165,3 +166,34 @@ def test_the_architecture_of_every_model_is_plain_data() -> None:
     plain = json.loads(json.dumps(architecture.to_dict()))
     assert plain["decoder"]["num_eval_layers"] == 3
     assert Architecture.from_dict(plain) == architecture
+
+
+def test_a_frozen_part_is_neither_differentiated_nor_changed() -> None:
+    model = small_model(num_denoising=0).train()
+    model.freeze(["backbone"])
+    before = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
+    images = torch.rand(2, 3, 64, 64)
+    for _ in range(2):
+        model.eval()
+        model.train()  # as around a validation
+        assert not any(feature.requires_grad for feature in model.backbone(images))
+        model.encoder(model.backbone(images))[0].sum().backward()
+    assert all(parameter.grad is None for parameter in model.backbone.parameters())
+    assert any(parameter.grad is not None for parameter in model.encoder.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.backbone.state_dict().items())
+    assert all(copy.deepcopy(model).train().backbone.state_dict()[name].equal(t) for name, t in before.items())
+    norm = next(module for module in model.encoder.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    assert norm.training
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["backbones"], "did you mean 'backbone'"),
+        ([""], "no part ''"),
+        (["backbone", "encoder", "decoder"], "nothing to train"),
+    ],
+)
+def test_a_part_that_cannot_be_frozen_is_named(names: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        small_model().freeze(names)
