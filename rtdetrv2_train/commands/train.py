@@ -237,10 +237,10 @@ def _facts(config: DictConfig, data: CocoDataModule) -> dict[str, str]:
 def _print_paths(folder: Path, best: str, metrics: CocoMetrics) -> None:
     """Print the paths that matter."""
     here = os.path.relpath(folder)
-    chosen = f"{os.path.relpath(best)}{'' if metrics.AP else ', the last one, as AP was 0 throughout'}"
+    why = "" if metrics.AP else ", the last one, as AP was 0 throughout"
     lines = {
         "run": here,
-        "best checkpoint": chosen if best else "none, these are the last weights",
+        "best checkpoint": f"{os.path.relpath(best)}{why}" if best else "none, these are the last weights",
         "model": f"{here}/{MODEL_FOLDER}",
         "report": f"{here}/{REPORT_FILE}",
         "pictures": f"{here}/{PICTURES_FILE}",
