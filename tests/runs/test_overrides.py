@@ -127,3 +127,9 @@ def test_training_from_python_takes_odd_paths(tmp_path: Path) -> None:
     run_command("eval", f"run={folder}", "trainer=cpu", f"run_folder={tmp_path / 'eval (1)'}")
     run_command("train", f"resume={folder}", "trainer.max_epochs=2")
     assert len((folder / "history.json").read_text().split('"epoch"')) == 3
+
+
+def test_hydras_own_folder_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    line = last_line(run_command("train", "hydra.run.dir=mine", folder=tmp_path, expect=2))
+    assert "give run_folder=" in line
+    assert not list(tmp_path.iterdir())
