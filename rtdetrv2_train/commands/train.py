@@ -179,6 +179,7 @@ def _announce(config: DictConfig, batch_size: BatchSize) -> None:
     """Three lines of the configuration; all of it is in the run's folder."""
     height, width = config.data.image_size
     amount, unit = _length(config)
+    unit = unit if amount > 1 else unit.removesuffix("s")
     log.info("%s at %d x %d for %d %s, %s", config.model.name, height, width, amount, unit, batch_size)
     log.info("data: %s", config.data.root)
     log.info("run: %s (config.yaml has every setting)", os.path.relpath(config.run_folder))
