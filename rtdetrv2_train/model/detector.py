@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from rtdetrv2_train.errors import UserError, nearest
 from rtdetrv2_train.model.architecture import COARSEST_STRIDE, Architecture
@@ -74,7 +73,8 @@ class RTDETRv2(nn.Module):
         for name in names:
             if not name or name not in parts:
                 raise UserError(
-                    f"freeze: the model has no part '{name}': {nearest(name, parts)}such as backbone or encoder"
+                    f"freeze: the model has no part '{name}': {nearest(name, parts)}there are backbone, encoder, "
+                    "decoder and their own parts"
                 )
             parts[name].requires_grad_(False)
         if not any(parameter.requires_grad for parameter in self.parameters()):
@@ -86,7 +86,7 @@ class RTDETRv2(nn.Module):
         """As of any module, except that BatchNorm of frozen parts stays in evaluation mode."""
         super().train(mode)
         for module in (module for name in self.frozen for module in self.get_submodule(name).modules()):
-            if isinstance(module, _BatchNorm):
+            if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
                 module.eval()
         return self
 

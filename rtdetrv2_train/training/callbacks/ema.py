@@ -12,6 +12,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from rtdetrv2_train.training.module import DetectionModule
 
+_CONSTANTS = ("anchors", "valid_mask", "num_points_scale")
+
 
 class _RampedEMA(AveragedModel):
     """EMA of parameters and floating-point buffers, with a decay that the caller sets before each update."""
@@ -25,20 +27,13 @@ class _RampedEMA(AveragedModel):
         """Update all tensors, in a few fused operations."""
         averaged: list[Tensor] = []
         current: list[Tensor] = []
-        kept: list[Tensor] = []
-        constant: list[Tensor] = []
         frozen = tuple(f"model.{name}." for name in getattr(getattr(model, "model", None), "frozen", ()))
         for (name, mine), theirs in zip(_tensors(self.module), (t for _, t in _tensors(model)), strict=True):
-            if not mine.is_floating_point() or name.endswith(("anchors", "valid_mask", "num_points_scale")):
-                mine.copy_(theirs)  # counters, and constants of the configuration
-            elif name.startswith(frozen):
-                kept.append(mine)
-                constant.append(theirs)
+            if not mine.is_floating_point() or name.endswith(_CONSTANTS) or name.startswith(frozen):
+                mine.copy_(theirs)  # counters, constants of the configuration, and what a mean of it would round
             else:
                 averaged.append(mine)
                 current.append(theirs)
-        if kept:  # a mean of equal values would drift by rounding
-            torch._foreach_copy_(kept, constant)
         torch._foreach_mul_(averaged, self.decay)
         torch._foreach_add_(averaged, current, alpha=1 - self.decay)
         self.n_averaged += 1
