@@ -73,9 +73,7 @@ def run(name: str, arguments: Sequence[str] | None = None, program: str | None =
     failed: list[UserError] = []
     try:
         if any(argument.startswith("hydra.run.dir=") for argument in sys.argv):
-            raise UserError(
-                "hydra.run.dir has no effect: give run_folder= to train and eval, output= to the others"
-            )
+            raise UserError("hydra.run.dir has no effect: give run_folder= to train and eval, output= to the others")
         folder = config_folder()
         task = _task(name, failed)
         hydra.main(config_path=str(folder), config_name=name, version_base="1.3")(task)()

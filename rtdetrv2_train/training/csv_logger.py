@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 
 
 class AppendingCSVLogger(CSVLogger):
@@ -16,8 +17,9 @@ class AppendingCSVLogger(CSVLogger):
     _is_open = False
 
     @property
+    @rank_zero_experiment
     def experiment(self) -> Any:
-        """The writer of the file."""
+        """The writer of the file, on rank 0."""
         path = Path(self.log_dir, "metrics.csv")
         aside = path.with_name("metrics_before.csv")
         if not self._is_open and path.exists():
