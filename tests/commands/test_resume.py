@@ -50,6 +50,13 @@ def test_a_run_that_was_moved_goes_on_where_it_is(first_run: Path, run: Path) ->
     assert {path: path.stat().st_mtime_ns for path in first_run.rglob("*") if path.is_file()} == before
 
 
+def test_a_run_goes_on_at_another_image_size(run: Path) -> None:
+    out = run_command("train", f"resume='{run}'", "trainer.max_epochs=2", "model.image_size=96")
+    assert "model.image_size = [96, 96] instead of [64, 64]" in out
+    assert steps(run) == 2
+    assert json.loads((run / "model" / "model.json").read_text())["architecture"]["image_size"] == [96, 96]
+
+
 def test_a_logger_of_csv_appends_to_the_rows_before(run: Path) -> None:
     before = (run / "csv" / "metrics.csv").read_text().splitlines()
     run_command("train", f"resume='{run}'", "trainer.max_epochs=2")
@@ -75,9 +82,11 @@ def test_a_resume_that_fails_changes_nothing_and_says_why_in_one_line(
     run: Path, overrides: list[str], reason: str
 ) -> None:
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != "train.log"}
-    line = last_line(run_command("train", f"resume='{run}'", *overrides, expect=2))
+    out = run_command("train", f"resume='{run}'", *overrides, expect=2)
+    line = last_line(out)
     assert line.startswith("error: ")
     assert reason in line
+    assert "Error executing job" not in out
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != "train.log"} == before
 
 
@@ -123,6 +132,7 @@ def test_training_works_without_callbacks_and_loggers(small_set: Path, tmp_path:
     run = tmp_path / "bare"
     out = run_command("train", *QUICK, *of_set(small_set), *without, f"run_folder={run}")
     assert "none, these are the last weights" in out
+    assert "tensorboard --logdir" not in out
     assert (run / "model" / "model.safetensors").exists()
     assert not (run / "checkpoints").exists()
     assert not {"callbacks", "logger"} & set(OmegaConf.load(run / "config.yaml"))
