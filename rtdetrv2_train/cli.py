@@ -105,24 +105,21 @@ def _task(name: str, failed: list[UserError]) -> Callable[[DictConfig], Any]:
 
     def task(config: DictConfig) -> Any:
         from hydra.core.hydra_config import HydraConfig
-        from hydra.errors import HydraException
         from hydra.types import RunMode
 
         from rtdetrv2_train.commands import load_command
         from rtdetrv2_train.commands.preflight import check_settings
         from rtdetrv2_train.runs.configuration import command_line_overrides
-        from rtdetrv2_train.runs.configuration_errors import user_error_within
 
         if "run_folder" in config and config.run_folder is None and HydraConfig.get().mode is RunMode.MULTIRUN:
             config.run_folder = HydraConfig.get().runtime.output_dir
         try:
             check_settings(config, name)  # takes no time, while the imports below take seconds
             return load_command(COMMANDS[name].module).main(config, command_line_overrides())
-        except (UserError, HydraException) as error:
-            cause = user_error_within(error)
-            if cause is None or HydraConfig.get().mode is not RunMode.RUN:
+        except UserError as error:
+            if HydraConfig.get().mode is not RunMode.RUN:
                 raise
-            failed.append(cause)
+            failed.append(error)
         return None
 
     return task

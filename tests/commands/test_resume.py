@@ -10,6 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from rtdetrv2_train import UserError, train
 from tests.running import TINY, WITHOUT_PICTURES, last_line, of_set, run_command
 from tests.support import write_coco
 
@@ -116,6 +117,12 @@ def test_a_run_that_began_from_weights_keeps_its_settings_when_it_is_resumed(run
     out = run_command("train", f"resume={tuned}", "trainer.max_epochs=2")
     assert "started from pretrained weights" in out
     assert "resuming with learning rates" not in out
+
+
+def test_a_value_that_an_object_refuses_is_a_user_error_in_python(small_set: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data.pixel_range is 9: give two ascending numbers"):
+        train(*QUICK, *of_set(small_set), "data.pixel_range=9", f"run_folder={tmp_path / 'failed'}")
+    assert not (tmp_path / "failed").exists()
 
 
 def test_a_start_that_fails_leaves_no_folder(small_set: Path, tmp_path: Path) -> None:
