@@ -236,7 +236,7 @@ def _facts(config: DictConfig, data: CocoDataModule) -> dict[str, str]:
 
 
 def _print_paths(folder: Path, best: str, metrics: CocoMetrics) -> None:
-    """Print the paths that matter."""
+    """Print the paths that matter, of what there is."""
     here = os.path.relpath(folder)
     why = "" if metrics.AP else ", the last one, as AP was 0 throughout"
     lines = {
@@ -244,12 +244,13 @@ def _print_paths(folder: Path, best: str, metrics: CocoMetrics) -> None:
         "best checkpoint": f"{os.path.relpath(best)}{why}" if best else "none, these are the last weights",
         "model": f"{here}/{MODEL_FOLDER}",
         "report": f"{here}/{REPORT_FILE}",
-        "pictures": f"{here}/{PICTURES_FILE}",
-        "curves": f"tensorboard --logdir {here}",
+        "pictures": f"{here}/{PICTURES_FILE}" if (folder / PICTURES_FILE).exists() else "",
+        "curves": f"tensorboard --logdir {here}" if any(folder.rglob("events.out.tfevents*")) else "",
         "evaluate again": f"rtdetrv2 eval run={here}",
     }
     for name, value in lines.items():
-        print_line(f"{name:16} {value}")
+        if value:
+            print_line(f"{name:16} {value}")
 
 
 def _start_from_weights(model: RTDETRv2, config: DictConfig, data: CocoDataModule, is_new: bool) -> bool:

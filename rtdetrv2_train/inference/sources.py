@@ -132,17 +132,17 @@ def open_source(source: str | Path | int | Iterable[str | Path] | Source | None)
         _opened(int(text)).release()
         return Source(video=int(text))
     if text == "-":
-        return _listed(sys.stdin.read().splitlines(), Path(), "standard input")
+        return _listed(_lines(sys.stdin.read()), Path(), "standard input")
     if path.is_dir():
         return Source(tuple((p, p.relative_to(path).as_posix()) for p in _images_in(path)))
     if path.is_fifo():
-        return _listed(path.read_text(encoding="utf-8").splitlines(), Path(), f"'{path}'")
+        return _listed(_lines(path.read_text(encoding="utf-8")), Path(), f"'{path}'")
     if path.is_file():
         if path.suffix.lower() in VIDEO_SUFFIXES:
             _opened(path).release()
             return Source(video=path)
         if path.suffix.lower() == ".txt":
-            return _listed(path.read_text(encoding="utf-8").splitlines(), path.parent, f"'{path}'")
+            return _listed(_lines(path.read_text(encoding="utf-8")), path.parent, f"'{path}'")
         return Source(((path, path.name),))
     # Not Path.glob, which takes no absolute patterns.
     files = sorted(Path(match) for match in glob.glob(text, recursive=True) if Path(match).is_file())  # noqa: PTH207
@@ -166,6 +166,11 @@ def _images_in(folder: Path) -> list[Path]:
 
 def _is_leftover(name: str) -> bool:
     return name.startswith(".") or name in _LEFTOVERS
+
+
+def _lines(text: str) -> list[str]:
+    """Of a list of paths, which ``find -print0`` ends with a NUL each."""
+    return text.replace("\0", "\n").splitlines()
 
 
 def _listed(lines: Iterable[str], folder: Path, origin: str) -> Source:

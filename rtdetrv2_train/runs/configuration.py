@@ -175,10 +175,19 @@ def build(config: Any, **further: Any) -> Any:
     Args:
         config: a node of the configuration, or plain data.
         further: arguments besides those of the configuration.
+
+    Raises:
+        UserError: if the object says that of a value, which Hydra would wrap.
     """
+    from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
-    return instantiate(config, _convert_="all", **further)
+    try:
+        return instantiate(config, _convert_="all", **further)
+    except InstantiationException as error:
+        if cause := user_error_within(error):
+            raise cause from error
+        raise
 
 
 def _filled(saved: Any, default: Any, key: str) -> Any:

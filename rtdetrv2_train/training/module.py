@@ -280,7 +280,9 @@ class DetectionModule(LightningModule):
                 "start a new run with init_from="
             )
         saved, own = checkpoint["state_dict"], self.state_dict()
-        if wrong := [n for n in {**own, **saved} if n not in saved or n not in own or saved[n].shape != own[n].shape]:
+        wrong = [n for n in {**own, **saved} if n not in saved or n not in own or saved[n].shape != own[n].shape]
+        # Anchors follow from the image size, which may be another one now.
+        if wrong := [n for n in wrong if not n.endswith((".anchors", ".valid_mask"))]:
             raise UserError(
                 f"the checkpoint is of another model: {len(wrong)} of {len(own)} tensors differ, the first is "
                 f"'{wrong[0]}'; resume with the model of the run, or start a new run with init_from="

@@ -42,10 +42,14 @@ def font_file(text: str) -> str | None:
 
 @cache
 def _font_files() -> list[str]:
-    """Upright fonts of usual weight: Matplotlib's own first, then those without serifs."""
+    """Upright fonts of usual weight: Matplotlib's own first, then those without serifs.
+
+    Without "Last Resort", which claims every character, and draws a box for it.
+    """
     from matplotlib.font_manager import fontManager
 
     fonts = [font for font in fontManager.ttflist if font.style == "normal" and font.weight in (400, "normal")]
+    fonts = [font for font in fonts if "Last Resort" not in font.name]
     fonts.sort(key=lambda font: (font.name != "DejaVu Sans", "Sans" not in font.name, font.name))
     return [font.fname for font in fonts]
 

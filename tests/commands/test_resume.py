@@ -10,6 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from rtdetrv2_train import UserError, train
 from tests.running import TINY, WITHOUT_PICTURES, last_line, of_set, run_command
 from tests.support import write_coco
 
@@ -50,6 +51,13 @@ def test_a_run_that_was_moved_goes_on_where_it_is(first_run: Path, run: Path) ->
     assert {path: path.stat().st_mtime_ns for path in first_run.rglob("*") if path.is_file()} == before
 
 
+def test_a_run_goes_on_at_another_image_size(run: Path) -> None:
+    out = run_command("train", f"resume='{run}'", "trainer.max_epochs=2", "model.image_size=96")
+    assert "model.image_size = [96, 96] instead of [64, 64]" in out
+    assert steps(run) == 2
+    assert json.loads((run / "model" / "model.json").read_text())["architecture"]["image_size"] == [96, 96]
+
+
 def test_a_logger_of_csv_appends_to_the_rows_before(run: Path) -> None:
     before = (run / "csv" / "metrics.csv").read_text().splitlines()
     run_command("train", f"resume='{run}'", "trainer.max_epochs=2")
@@ -75,9 +83,11 @@ def test_a_resume_that_fails_changes_nothing_and_says_why_in_one_line(
     run: Path, overrides: list[str], reason: str
 ) -> None:
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != "train.log"}
-    line = last_line(run_command("train", f"resume='{run}'", *overrides, expect=2))
+    out = run_command("train", f"resume='{run}'", *overrides, expect=2)
+    line = last_line(out)
     assert line.startswith("error: ")
     assert reason in line
+    assert "Error executing job" not in out
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != "train.log"} == before
 
 
@@ -109,6 +119,12 @@ def test_a_run_that_began_from_weights_keeps_its_settings_when_it_is_resumed(run
     assert "resuming with learning rates" not in out
 
 
+def test_a_value_that_an_object_refuses_is_a_user_error_in_python(small_set: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data.pixel_range is 9: give two ascending numbers"):
+        train(*QUICK, *of_set(small_set), "data.pixel_range=9", f"run_folder={tmp_path / 'failed'}")
+    assert not (tmp_path / "failed").exists()
+
+
 def test_a_start_that_fails_leaves_no_folder(small_set: Path, tmp_path: Path) -> None:
     line = last_line(
         run_command("train", *QUICK, *of_set(small_set), "recipe.lr_schedule=step", folder=tmp_path, expect=2)
@@ -123,6 +139,7 @@ def test_training_works_without_callbacks_and_loggers(small_set: Path, tmp_path:
     run = tmp_path / "bare"
     out = run_command("train", *QUICK, *of_set(small_set), *without, f"run_folder={run}")
     assert "none, these are the last weights" in out
+    assert "tensorboard --logdir" not in out
     assert (run / "model" / "model.safetensors").exists()
     assert not (run / "checkpoints").exists()
     assert not {"callbacks", "logger"} & set(OmegaConf.load(run / "config.yaml"))

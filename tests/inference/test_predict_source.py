@@ -78,8 +78,9 @@ def test_patterns_lists_and_standard_input_name_images(
     (photos / "list.txt").write_text("a.jpg\n\nmore/b.png\n")
     expected = [photos / "a.jpg", photos / "more" / "b.png"]
     assert [path for path, _ in open_source(photos / "list.txt").files] == expected
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{expected[0]}\n{expected[1]}\n"))
-    assert [path for path, _ in open_source("-").files] == expected
+    for end in ("\n", "\0"):  # the second as of `find -print0`
+        monkeypatch.setattr(sys, "stdin", io.StringIO(f"{expected[0]}{end}{expected[1]}{end}"))
+        assert [path for path, _ in open_source("-").files] == expected
 
 
 def test_paths_on_standard_input_are_predicted_on(

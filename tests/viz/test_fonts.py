@@ -28,6 +28,10 @@ def pixels(text: str) -> bytes:
     return bytes(font_for(text, 30).getmask(text))
 
 
+def test_a_font_that_only_claims_to_have_a_character_is_none() -> None:
+    assert font_file("\U00101234") is None  # of the private use area, which a font may call its own
+
+
 @pytest.mark.parametrize(
     "name", ["Gr\u00f6\u00dfe", "v\u00e9lo", "\u0437\u0435\u0431\u0440\u0430", "\u03b6\u03ad\u03b2\u03c1\u03b1"]
 )
