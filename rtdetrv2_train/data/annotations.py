@@ -229,8 +229,9 @@ class AnnotationTable:
 
         Boxes are as in the file: not clipped, with crowd regions and broken boxes. Metrics therefore equal those
         computed from the file itself. Left out are only annotations that cannot be read, and those of unknown images
-        or categories.
+        or categories. Where no box at all could be found by a detector, there is nothing to measure on.
         """
+        usable = slice(None if len(self.boxes) else 0)
         order = np.argsort(self.image_ids)
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
@@ -238,11 +239,11 @@ class AnnotationTable:
             image_ids=self.image_ids[order],
             category_ids=self.category_ids,
             class_names=self.class_names,
-            images=rank[self.raw_images],
-            classes=self.raw_labels,
-            boxes=self.raw_boxes,
-            areas=self.raw_areas,
-            crowd=self.raw_crowd,
+            images=rank[self.raw_images[usable]],
+            classes=self.raw_labels[usable],
+            boxes=self.raw_boxes[usable],
+            areas=self.raw_areas[usable],
+            crowd=self.raw_crowd[usable],
         )
 
     def log_summary(self) -> None:

@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdetrv2_train.data.annotations import AnnotationTable
-from rtdetrv2_train.data.images.decode import ImageHeader, PixelRange, UnreadableImageError, deep_range, read_header
+from rtdetrv2_train.data.images.decode import (
+    ImageHeader,
+    PixelRange,
+    UnreadableImageError,
+    deep_range,
+    read_header,
+    read_image,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +81,21 @@ def warn_of_images(annotations: AnnotationTable, headers: dict[int, ImageHeader]
             height,
             *annotated_size[::-1],
         )
+    dark = [index for index, header in headers.items() if header.cut and _is_dark(annotations, index)]
+    if dark:
+        logger.warning(
+            "'%s': '%s' has 16 bits a colour and uses the lower ones only, while the upper 8 are read: convert such "
+            "images to 8 bits, or they are nearly black",
+            file,
+            annotations.file_names[dark[0]],
+        )
+
+
+def _is_dark(annotations: AnnotationTable, index: int) -> bool:
+    try:
+        return int(read_image(annotations.path(index)).max(initial=0)) < _HALF_OF_8_BITS
+    except UnreadableImageError:
+        return False
 
 
 def _fit_turned(annotations: AnnotationTable, headers: dict[int, ImageHeader]) -> bool:
@@ -100,7 +122,6 @@ def measured_range(annotations: AnnotationTable, headers: dict[int, ImageHeader]
     as_usual = high <= 1 or _HALF_OF_8_BITS <= high <= 255 or high - low >= _HALF_OF_16_BITS
     if high <= low or (low >= 0 and as_usual):
         return None
-    logger.info("'%s': values from %g to %g become 0 to 255 in all images", annotations.annotation_file, low, high)
     return low, high
 
 

@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -121,16 +122,27 @@ def test_images_that_cannot_be_read_are_passed_over(make_set: Any) -> None:
     ],
 )
 def test_the_range_of_deep_images_is_measured_where_it_is_unusual(
-    make_set: Any, caplog: pytest.LogCaptureFixture, low: float, high: float, kind: type, measured: bool
+    make_set: Any, low: float, high: float, kind: type, measured: bool
 ) -> None:
     annotation_file, folder = make_set(2)
     for number in range(2):
         values = np.linspace(low, high, 48 * 64).reshape(48, 64).astype(kind)
         Image.fromarray(values if number else values[:, ::-1].copy()).save(folder / f"{number}.png", "TIFF")
     annotations = load_annotations(annotation_file, folder)
-    with caplog.at_level(logging.INFO):
-        caplog.clear()
-        found = measured_range(annotations, sample_of_images(annotations))
-    assert (found is not None) == measured == ("become 0 to 255" in caplog.text)
+    found = measured_range(annotations, sample_of_images(annotations))
+    assert (found is not None) == measured
     if found is not None:
         assert found == pytest.approx((low, high), abs=0.005 * (high - low))
+
+
+@pytest.mark.parametrize(("most", "suffix", "said"), [(4095, "png", True), (4095, "tif", True), (65535, "png", False)])
+def test_colour_images_of_16_bits_that_use_12_are_named(
+    make_set: Any, caplog: pytest.LogCaptureFixture, most: int, suffix: str, said: bool
+) -> None:
+    annotation_file, folder = make_set(1)
+    values = np.linspace(0, most, 48 * 64 * 3).reshape(48, 64, 3).astype(np.uint16)
+    cv2.imwrite(str(folder / f"deep.{suffix}"), values)
+    (folder / f"deep.{suffix}").replace(folder / "0.png")
+    annotations = load_annotations(annotation_file, folder)
+    warn_of_images(annotations, sample_of_images(annotations))
+    assert ("has 16 bits a colour and uses the lower ones only" in caplog.text) == said

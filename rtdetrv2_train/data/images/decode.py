@@ -64,12 +64,14 @@ class ImageHeader(NamedTuple):
         width: in pixels, as stored.
         orientation: of EXIF, 1 to 8; 1 is upright.
         deep: whether its values have more than 8 bits.
+        cut: whether its colours have 16 bits, of which Pillow reads the upper 8.
     """
 
     height: int
     width: int
     orientation: int
     deep: bool = False
+    cut: bool = False
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -208,7 +210,8 @@ def read_header(path: Path) -> ImageHeader:
         with _opened_without_limit(path) as image:
             # Pillow would read a whole PNG to see whether EXIF comes last.
             orientation = 1 if image.format == "PNG" and "exif" not in image.info else orientation_of(image)
-            return ImageHeader(image.height, image.width, orientation, _is_deep(image))
+            cut = image.mode.startswith("RGB") and ";16" in str(getattr(image, "tile", ""))  # how pixels are packed
+            return ImageHeader(image.height, image.width, orientation, _is_deep(image), cut)
     except _DECODER_ERRORS as error:
         raise UnreadableImageError(str(error) or type(error).__name__) from error
 

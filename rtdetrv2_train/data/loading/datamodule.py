@@ -277,11 +277,25 @@ class CocoDataModule(LightningDataModule):
         annotations = with_names_of_files(annotations, self.on_bad_image == "skip")
         headers = sample_of_images(annotations)
         warn_of_images(annotations, headers)
-        if self._measures_range:  # on the first that is read, which is the training set
-            self.pixel_range, self._measures_range = measured_range(annotations, headers), False
+        self._set_range(annotations.annotation_file, measured_range(annotations, headers))
         if convention := other_convention(annotations):
             logger.warning("'%s': %s", annotations.annotation_file, convention)
         return replace(annotations, reading=Reading(self.exif, self.pixel_range))
+
+    def _set_range(self, file: Path, measured: PixelRange | None) -> None:
+        """Take the range of the first set that is read, which is the one trained on."""
+        if self._measures_range:
+            self.pixel_range = measured
+            if measured is not None:
+                logger.info("'%s': values from %g to %g become 0 to 255 in all images", file, *measured)
+        elif measured is not None and self.pixel_range is None:
+            logger.warning(
+                "'%s': values from %g to %g are read as those of 16 bits: data.pixel_range, in evaluation the model's, "
+                "is null; give a range if images come out flat",
+                file,
+                *measured,
+            )
+        self._measures_range = False
 
     def _rank(self) -> tuple[int, int]:
         if self.trainer is None:

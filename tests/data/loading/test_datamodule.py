@@ -157,7 +157,7 @@ def test_boxes_of_another_convention_are_said_and_refused_where_nothing_is_left(
         data.train_dataloader()
 
 
-def test_one_range_of_values_holds_for_training_and_validation(root: Path) -> None:
+def test_one_range_of_values_holds_for_training_and_validation(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     for part, low, high in (("train", 20000, 21500), ("val", 20500, 21000)):
         values = np.linspace(low, high, 48 * 64).reshape(48, 64).astype(np.uint16)
         for path in (root / part).iterdir():
@@ -171,6 +171,10 @@ def test_one_range_of_values_holds_for_training_and_validation(root: Path) -> No
     given = build(root, transforms={}, pixel_range=[20500, 21000])
     given.load()
     assert given.val_annotations.reading.pixel_range == given.pixel_range == (20500, 21000)
+    assert "are read as those of 16 bits" not in caplog.text
+    build(root, transforms={}, pixel_range=None).load()
+    assert "train.json': values from 2" in caplog.text
+    assert "are read as those of 16 bits" in caplog.text
 
 
 def test_a_loop_of_links_is_named(root: Path) -> None:
