@@ -267,6 +267,7 @@ def test_weights_that_nobody_knows_need_the_name_of_their_model(tmp_path: Path) 
     assert detector.class_names == COLOURS
 
 
+@pytest.mark.slow
 def test_predicting_does_not_load_what_only_training_needs() -> None:
     program = "import sys, rtdetrv2_train.api; print({'lightning', 'torchvision', 'matplotlib'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)

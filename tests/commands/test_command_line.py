@@ -266,6 +266,7 @@ def test_a_run_is_not_resumed_with_its_classes_in_another_order(
     assert "resumed has the classes red, blue, but the data now has blue, red: " in last_line(out)
 
 
+@pytest.mark.slow
 def test_validation_on_a_part_chooses_no_best_checkpoint(small_set: Path, tmp_path: Path) -> None:
     part = ["trainer.limit_val_batches=1", "data.eval_batch_size=2", "trainer.max_epochs=2"]
     out = run_command("train", *ON_CPU, *of_set(small_set), *part, f"run_folder={tmp_path}")
@@ -278,6 +279,7 @@ def test_validation_on_a_part_chooses_no_best_checkpoint(small_set: Path, tmp_pa
     assert (metrics["images"], metrics["all_images"]) == (2, 12)
 
 
+@pytest.mark.slow
 def test_nothing_to_measure_is_said_at_the_start_and_gives_no_numbers(small_set: Path, tmp_path: Path) -> None:
     content = json.loads((small_set / "annotations.json").read_text())
     (small_set / "bare.json").write_text(json.dumps({**content, "annotations": []}))

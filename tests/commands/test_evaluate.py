@@ -16,6 +16,8 @@ from rtdetrv2_train.checkpoints.safe_loading import load_tensors
 from tests.running import last_line, run_command
 from tests.support import write_coco
 
+pytestmark = pytest.mark.slow
+
 Evaluate = Callable[..., tuple[dict[str, Any], str]]
 
 

@@ -14,6 +14,8 @@ from rtdetrv2_train import UserError, train
 from tests.running import TINY, WITHOUT_PICTURES, last_line, of_set, run_command
 from tests.support import write_coco
 
+pytestmark = pytest.mark.slow
+
 QUICK = (*TINY, "trainer=cpu", "trainer.max_epochs=1")
 
 

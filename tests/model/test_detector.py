@@ -168,6 +168,7 @@ def test_the_architecture_of_every_model_is_plain_data() -> None:
     assert Architecture.from_dict(plain) == architecture
 
 
+@pytest.mark.slow
 def test_a_frozen_part_is_neither_differentiated_nor_changed() -> None:
     model = small_model(num_denoising=0).train()
     model.freeze(["backbone"])

@@ -155,6 +155,7 @@ def test_a_phone_shows_everything_without_scrolling_sideways(browser: Any, page_
     context.close()
 
 
+@pytest.mark.slow
 def test_the_name_of_a_class_is_never_markup_in_charts(analysis: Analysis) -> None:
     names = ("$x_{$", "A$ 5% B$", "_hidden", r"\[/b]")
     named = replace(analysis, boxes=replace(analysis.boxes, class_names=names))

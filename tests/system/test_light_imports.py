@@ -5,10 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.support import ROOT
 
 PROGRAM = """
 import sys
+
+import pytest
 from rtdetrv2_train.system.light_imports import import_torchmetrics_lightly
 import_torchmetrics_lightly()
 import lightning.pytorch as pl, torchmetrics
@@ -25,6 +29,7 @@ print("as usual")
 """
 
 
+@pytest.mark.slow
 def test_the_rest_of_torchmetrics_is_there_when_it_is_asked_for() -> None:
     result = subprocess.run([sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.stdout == "as usual\n", result.stderr[-2000:]

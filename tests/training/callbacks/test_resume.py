@@ -25,6 +25,8 @@ from rtdetrv2_train.training.recipe import Recipe
 from rtdetrv2_train.types import Batch
 from tests.support import composed, write_coco
 
+pytestmark = pytest.mark.slow
+
 
 class Observed(DetectionModule):
     """Remembers the images of each step, and the learning rate."""
@@ -112,7 +114,6 @@ def test_an_extended_run_follows_the_schedule_of_its_new_length_from_the_first_s
     assert [entry[1:] for entry in resumed.seen] == [entry[1:] for entry in straight.seen[6:]]
 
 
-@pytest.mark.slow
 def test_learning_rates_are_those_of_the_configuration(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fit(tmp_path, batch_size=4, max_epochs=2)
     with caplog.at_level(logging.WARNING):
