@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,12 +110,13 @@ def _fit_turned(annotations: AnnotationTable, headers: dict[int, ImageHeader]) -
     return bool(((corners > stored + 1).any(axis=1) & (corners <= upright + 1).all(axis=1)).any())
 
 
-def measured_range(annotations: AnnotationTable, headers: dict[int, ImageHeader]) -> PixelRange | None:
+def measured_range(paths: Iterable[Path]) -> PixelRange | None:
     """The range of values of more than 8 bits in these images; None where there are none, or 8 or 16 bits are used."""
     ranges = []
-    for index in (index for index, header in headers.items() if header.deep):
+    for path in paths:
         try:
-            ranges.append(deep_range(annotations.path(index), _PERCENTILES))
+            if read_header(path).deep:
+                ranges.append(deep_range(path, _PERCENTILES))
         except UnreadableImageError:
             continue
     if not ranges:

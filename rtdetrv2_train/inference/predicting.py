@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.formats.coco import read_coco_file
+from rtdetrv2_train.data.survey import measured_range
 from rtdetrv2_train.errors import UserError, check_number, nearest
 from rtdetrv2_train.inference.detector import Detector, names_in
 from rtdetrv2_train.inference.ids import category_ids_of, image_ids_of
@@ -22,6 +23,8 @@ from rtdetrv2_train.inference.sources import Frame, Source, open_source
 from rtdetrv2_train.inference.writers import Setting, Writer, open_writers
 
 log = logging.getLogger(__name__)
+
+_LOOKED_AT = 10  # images, for the range of their values
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,11 @@ def predict_source(
     if annotations and opened.video is not None:
         raise UserError("annotations= lists images, but source= is a video: leave annotations= out")
     listed = read_coco_file(Path(annotations), Path(annotations).parent, needed=("images",)) if annotations else None
+    if detector.pixel_range is None and (values := measured_range(path for path, _ in opened.files[:_LOOKED_AT])):
+        log.warning(
+            "values from %g to %g are read as those of 16 bits, as the model was trained without data.pixel_range",
+            *values,
+        )
     image_ids = image_ids_of(listed, opened.files[:max_frames]) if listed else None
     opened = replace(opened, reading=detector.reading(large=tile is not None), sizes=_sizes(listed, image_ids or {}))
     setting = Setting(

@@ -424,7 +424,9 @@ def test_results_for_an_annotation_file_are_in_its_frame(
     np.testing.assert_allclose(found[:, :2] + found[:, 2:], expected[:, 2:], atol=1e-3)
 
 
-def test_deep_images_are_predicted_on_as_they_were_trained_on(detector: Detector, tmp_path: Path) -> None:
+def test_deep_images_are_predicted_on_as_they_were_trained_on(
+    detector: Detector, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     levels = np.random.default_rng(0).integers(0, 256, (80, 80))
     Image.fromarray((20000 + levels * 5).astype(np.uint16)).save(tmp_path / "thermal.tif")
     thermal = replace(detector, pixel_range=(20000.0, 21275.0))
@@ -433,6 +435,10 @@ def test_deep_images_are_predicted_on_as_they_were_trained_on(detector: Detector
         np.testing.assert_array_equal(thermal.predict(image, threshold=LOW).scores, expected.scores)
     summary = predict_source(thermal, tmp_path / "thermal.tif", tmp_path / "out", ["csv"], threshold=LOW)
     assert summary.objects == len(expected)
+    assert "read as those of 16 bits" not in caplog.text
+    predict_source(detector, tmp_path / "thermal.tif", tmp_path / "out", ["csv"], threshold=LOW)
+    assert "values from 200" in caplog.text
+    assert "are read as those of 16 bits" in caplog.text
 
 
 def test_tiles_read_images_beyond_the_limit(

@@ -277,7 +277,10 @@ class CocoDataModule(LightningDataModule):
         annotations = with_names_of_files(annotations, self.on_bad_image == "skip")
         headers = sample_of_images(annotations)
         warn_of_images(annotations, headers)
-        self._set_range(annotations.annotation_file, measured_range(annotations, headers))
+        self._set_range(
+            annotations.annotation_file,
+            measured_range(annotations.path(index) for index, header in headers.items() if header.deep),
+        )
         if convention := other_convention(annotations):
             logger.warning("'%s': %s", annotations.annotation_file, convention)
         return replace(annotations, reading=Reading(self.exif, self.pixel_range))
