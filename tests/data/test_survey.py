@@ -124,7 +124,7 @@ def test_images_that_cannot_be_read_are_passed_over(make_set: Any) -> None:
 def test_the_range_of_deep_images_is_measured_where_it_is_unusual(
     make_set: Any, low: float, high: float, kind: type, measured: bool
 ) -> None:
-    annotation_file, folder = make_set(2)
+    _, folder = make_set(2)
     for number in range(2):
         values = np.linspace(low, high, 48 * 64).reshape(48, 64).astype(kind)
         Image.fromarray(values if number else values[:, ::-1].copy()).save(folder / f"{number}.png", "TIFF")
