@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import logging
-import re
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -102,8 +101,7 @@ class Source:
         try:
             return Frame(name, read_image(path, reading, annotated))
         except UnreadableImageError as error:
-            # Pillow names its own buffer where it knows no file.
-            return Frame(name, None, re.sub(r" <_io\.BytesIO.*>", "", str(error)))
+            return Frame(name, None, str(error))
 
 
 def open_source(source: str | Path | int | Iterable[str | Path] | Source | None) -> Source:

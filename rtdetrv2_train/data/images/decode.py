@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import threading
 import zlib
@@ -213,7 +214,7 @@ def read_header(path: Path) -> ImageHeader:
             cut = image.mode.startswith("RGB") and ";16" in str(getattr(image, "tile", ""))  # how pixels are packed
             return ImageHeader(image.height, image.width, orientation, _is_deep(image), cut)
     except _DECODER_ERRORS as error:
-        raise UnreadableImageError(str(error) or type(error).__name__) from error
+        raise UnreadableImageError(_reason(error)) from error
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -255,7 +256,7 @@ def deep_range(path: Path, percentiles: tuple[float, float]) -> PixelRange:
             low, high = np.nanpercentile(np.asarray(image), percentiles)
             return float(low), float(high)
     except _DECODER_ERRORS as error:
-        raise UnreadableImageError(str(error) or type(error).__name__) from error
+        raise UnreadableImageError(_reason(error)) from error
 
 
 def _decode_with_pillow(content: bytes, reading: Reading = _PLAIN) -> tuple[ImageArray, int]:
@@ -271,7 +272,7 @@ def _decode_with_pillow(content: bytes, reading: Reading = _PLAIN) -> tuple[Imag
             f"it has over {_MOST_PIXELS:,} pixels: only prediction with tile= reads it"
         ) from error
     except _DECODER_ERRORS as error:
-        raise UnreadableImageError(str(error) or type(error).__name__) from error
+        raise UnreadableImageError(_reason(error)) from error
 
 
 def _opened_without_limit(source: Path | io.BytesIO) -> Image.Image:
@@ -291,6 +292,12 @@ def _check_memory(height: int, width: int) -> None:
         raise UnreadableImageError(
             f"{width} x {height} pixels take {needed / 1e9:.1f} GB of memory, and {available / 1e9:.1f} GB are free"
         )
+
+
+def _reason(error: Exception) -> str:
+    return (
+        re.sub(r" <_io\.BytesIO.*>", "", str(error)) or type(error).__name__
+    )  # Pillow's buffer says nothing to a user
 
 
 def _is_deep(image: Image.Image) -> bool:
