@@ -112,7 +112,7 @@ def test_missing_empty_and_other_files_are_errors(tmp_path: Path) -> None:
         read_image(tmp_path / "none.jpg")
     for content in (b"", b"<html>not found</html>"):
         (tmp_path / "wrong.jpg").write_bytes(content)
-        with pytest.raises(UnreadableImageError, match="cannot identify image file$"):
+        with pytest.raises(UnreadableImageError, match=r"cannot identify image file$"):
             read_image(tmp_path / "wrong.jpg")
 
 
