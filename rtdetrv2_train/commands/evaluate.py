@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,26 +63,28 @@ def evaluate(config: DictConfig, overrides: Sequence[str]) -> CocoMetrics | None
     _look_as_trained(config, checkpoint, keys_of(overrides))
     with claimed_folder(config, overrides, Path("runs", "eval"), "eval.log") as claimed:
         config.run_folder = str(claimed.path)
-        return _evaluate(config, checkpoint)
+        return _evaluate(config, checkpoint, claimed.keep)
 
 
 def evaluate_as_composed(config: DictConfig) -> CocoMetrics | None:
     """As :func:`evaluate`, with a configuration that holds what is taken from the run that is measured."""
-    return _evaluate(config, read_checkpoint(_source(config)))
+    return _evaluate(config, read_checkpoint(_source(config)), lambda: None)
 
 
 def _source(config: DictConfig) -> str:
     return str(newest_run(config.run)) if config.run else str(config.checkpoint)
 
 
-def _evaluate(config: DictConfig, checkpoint: Checkpoint) -> CocoMetrics | None:
+def _evaluate(config: DictConfig, checkpoint: Checkpoint, started: Callable[[], None]) -> CocoMetrics | None:
     quiet_libraries()
     settings = resolved_trainer(config.trainer)
     with other_ranks("evaluate", config, settings):
-        return _measure(config, checkpoint, settings)
+        return _measure(config, checkpoint, settings, started)
 
 
-def _measure(config: DictConfig, checkpoint: Checkpoint, settings: dict[str, object]) -> CocoMetrics | None:
+def _measure(
+    config: DictConfig, checkpoint: Checkpoint, settings: dict[str, object], started: Callable[[], None]
+) -> CocoMetrics | None:
     source = _source(config)
     folder = run_folder_of(source)
 
@@ -112,6 +114,7 @@ def _measure(config: DictConfig, checkpoint: Checkpoint, settings: dict[str, obj
     )
     if trainer.is_global_zero:
         save_config(config)
+    started()
     trainer.validate(module, datamodule=data, verbose=False)
     if not trainer.is_global_zero or module.metrics is None:
         return None

@@ -13,6 +13,7 @@ import torch
 
 from rtdetrv2_train import load_detector, predict_source
 from rtdetrv2_train.checkpoints.safe_loading import load_tensors
+from rtdetrv2_train.commands import reporting
 from tests.running import last_line, run_command
 from tests.support import write_coco
 
@@ -171,3 +172,18 @@ def test_annotations_without_a_box_give_no_numbers_and_say_so(
     assert metrics["AP"] is metrics["AR100"] is None
     assert "has no box of the classes that are known: AP cannot be measured" in out
     assert "-1" not in "".join(line for line in out.splitlines() if "│" in line)
+
+
+def test_numbers_that_were_measured_stay_where_the_report_fails(
+    model_folder: Path, small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no chart")
+
+    monkeypatch.setattr(reporting, "report", fail)
+    data = [f"data.root={small_set}", "data.val.images=images", "data.val.annotations=annotations.json"]
+    new = tmp_path / "new"
+    options = ["data.num_workers=0", "trainer=cpu", "pictures=1", f"run_folder={new}"]
+    with pytest.raises(RuntimeError, match="no chart"):
+        run_command("eval", f"checkpoint={model_folder}", "model=nano", *data, *options)
+    assert json.loads((new / "metrics.json").read_text())["AP"] > 0

@@ -29,7 +29,7 @@ class Checkpointing(ModelCheckpoint):
     Lightning writes ``last.ckpt`` only together with a best epoch. If ``max_steps`` ends the run within an epoch,
     Lightning writes it after closing the epoch, so that a resumed run would miss the epoch's other batches.
 
-    ``best.ckpt`` is the latest of the best epochs. Where an epoch's AP cannot be measured, it is that epoch.
+    ``best.ckpt`` is the latest of the best epochs. There is none where AP was not measured, or not on all images.
 
     On SIGTERM or Ctrl-C a run finishes its step or its validation, writes ``last.ckpt`` and ends with `Stopped`. A
     second Ctrl-C ends it at once.
