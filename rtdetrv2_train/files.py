@@ -33,7 +33,10 @@ def atomic_save(path: str | Path, write: Callable[[Path], object], previous: str
     os.close(handle)
     temporary = Path(name)
     try:
-        write(temporary)
+        try:
+            write(temporary)
+        except RuntimeError as error:  # torch.save closes its archive after the disk is full, and complains of that
+            raise _os_error_behind(error) or error from error
         temporary.chmod(0o644)  # mkstemp lets nobody else read the file
         _flush_to_disk(temporary)
         if previous is not None and path.exists():
@@ -44,6 +47,12 @@ def atomic_save(path: str | Path, write: Callable[[Path], object], previous: str
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def _os_error_behind(error: BaseException | None) -> OSError | None:
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _flush_to_disk(path: Path) -> None:

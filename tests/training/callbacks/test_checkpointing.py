@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -85,6 +87,30 @@ def test_last_checkpoint_is_written_every_few_steps_and_the_previous_one_is_kept
         fit(_Failing(at=5), tmp_path, last_every_steps=2)
     steps = {path.stem: torch.load(path, weights_only=True)["global_step"] for path in folder.iterdir()}
     assert steps == {"last": 4, "last_previous": 2}
+
+
+def test_a_disk_that_fills_within_a_checkpoint_is_a_user_error_wherever_it_does(tmp_path: Path) -> None:
+    class Full(io.FileIO):
+        """Has room for some bytes."""
+
+        room = 0
+
+        def write(self, content: Any) -> int:
+            if self.tell() + len(content) > self.room:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(content)
+
+    checkpoint = {f"weight {number}": torch.zeros(1000) for number in range(5)}
+    whole = AtomicCheckpointIO()
+    whole.save_checkpoint(checkpoint, tmp_path / "whole.ckpt")
+    size = (tmp_path / "whole.ckpt").stat().st_size
+    for Full.room in range(0, size, size // 12):
+        with (
+            mock.patch.object(Path, "open", lambda path, _: Full(path, "wb")),
+            pytest.raises(UserError, match="No space"),
+        ):
+            AtomicCheckpointIO().save_checkpoint(checkpoint, tmp_path / "last.ckpt")
+    assert [path.name for path in tmp_path.iterdir()] == ["whole.ckpt"]
 
 
 def test_a_full_disk_is_a_user_error_and_leaves_earlier_checkpoints_intact(
