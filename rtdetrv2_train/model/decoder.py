@@ -18,7 +18,15 @@ from torch.nn import functional as F
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.model.deformable_attention import MultiScaleDeformableAttention, SamplingMethod
 from rtdetrv2_train.model.denoising import DenoisingLayout, noisy_queries
-from rtdetrv2_train.model.layers import MLP, ConvNorm, SelfAttention, ShapeCache, check_heads, inverse_sigmoid
+from rtdetrv2_train.model.layers import (
+    MLP,
+    ConvNorm,
+    SelfAttention,
+    ShapeCache,
+    check_heads,
+    inverse_sigmoid,
+    is_recorded,
+)
 from rtdetrv2_train.model.output import DenoisingOutput, ModelOutput
 from rtdetrv2_train.types import Targets
 
@@ -42,7 +50,7 @@ def make_anchors(
     anchors = []
     for level, (height, width) in enumerate(sizes):
         rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-        centres = (torch.stack([columns, rows], -1) + 0.5).double() / torch.tensor([width, height])
+        centres = torch.stack([(columns + 0.5).double() / width, (rows + 0.5).double() / height], -1)
         anchors.append(torch.cat([centres, torch.full_like(centres, base_size * 2.0**level)], -1).flatten(0, 1))
     anchors_1N4 = torch.cat(anchors)[None]
     valid_1N1 = ((anchors_1N4 > margin) & (anchors_1N4 < 1 - margin)).all(-1, keepdim=True)
@@ -121,13 +129,12 @@ class DecoderLayer(nn.Module):
         x_BQD: Tensor,
         position_BQD: Tensor,
         reference_BQ4: Tensor,
-        memory_BND: Tensor,
-        sizes: Sequence[tuple[int, int]],
-        attention_mask_QQ: Tensor | None,
+        values: Sequence[Tensor],
+        attention_mask_QQ: Tensor | None = None,
     ) -> Tensor:
-        """``[B, Q, D]`` to ``[B, Q, D]``."""
+        """``[B, Q, D]`` to ``[B, Q, D]``; ``values`` are those of ``cross_attn``."""
         x_BQD = self.norm1(x_BQD + self.self_attn(x_BQD, position_BQD, attention_mask_QQ))
-        x_BQD = self.norm2(x_BQD + self.cross_attn(x_BQD + position_BQD, reference_BQ4, memory_BND, sizes))
+        x_BQD = self.norm2(x_BQD + self.cross_attn(x_BQD + position_BQD, reference_BQ4, values))
         return self.norm3(x_BQD + self.linear2(F.relu(self.linear1(x_BQD))))
 
 
@@ -262,7 +269,7 @@ class Decoder(nn.Module):
         return content_BQD, box_logits_BQ4, self.enc_score_head(content_BQD)
 
     def _anchors_for(self, sizes: Sequence[tuple[int, int]], device: torch.device) -> tuple[Tensor, Tensor]:
-        if list(sizes) == self.anchor_sizes:
+        if not is_recorded() and list(sizes) == self.anchor_sizes:
             return self.anchors, self.valid_mask
 
         def make() -> tuple[Tensor, Tensor]:
@@ -293,9 +300,8 @@ class Decoder(nn.Module):
         logits: list[Tensor] = []
         boxes: list[Tensor] = []
         for index, layer in enumerate(self.decoder.layers[:num_layers]):
-            x_BQD = layer(
-                x_BQD, self.query_pos_head(reference_BQ4), reference_BQ4, memory_BND, sizes, attention_mask_QQ
-            )
+            values = layer.cross_attn.values(memory_BND, sizes)
+            x_BQD = layer(x_BQD, self.query_pos_head(reference_BQ4), reference_BQ4, values, attention_mask_QQ)
             correction_BQ4 = self.dec_bbox_head[index](x_BQD)
             refined_BQ4 = (correction_BQ4 + inverse_sigmoid(reference_BQ4)).sigmoid()
             if self.training or index == num_layers - 1:

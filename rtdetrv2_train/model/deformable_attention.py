@@ -75,16 +75,13 @@ class MultiScaleDeformableAttention(nn.Module):
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
 
-    def forward(
-        self, query_BQD: Tensor, reference_BQ4: Tensor, memory_BND: Tensor, sizes: Sequence[tuple[int, int]]
-    ) -> Tensor:
+    def forward(self, query_BQD: Tensor, reference_BQ4: Tensor, values: Sequence[Tensor]) -> Tensor:
         """Attend to the feature maps.
 
         Args:
             query_BQD: queries with their position embedding, ``[B, Q, D]``.
             reference_BQ4: reference boxes, cxcywh in [0, 1], ``[B, Q, 4]``.
-            memory_BND: positions of all feature maps, one map after the other, ``[B, N, D]``.
-            sizes: (height, width) of each map.
+            values: what is sampled, ``[B, D, h, w]`` for each level: :meth:`values` of the feature maps.
 
         Returns:
             ``[B, Q, D]``.
@@ -100,21 +97,27 @@ class MultiScaleDeformableAttention(nn.Module):
         reference_B11Q4 = reference_BQ4[:, None, None]
         reach = reference_B11Q4[..., 2:] * (self.num_points_scale[:, None, None] * self.offset_scale)
         locations = (reference_B11Q4[..., :2] + offsets_BHPQ2 * reach).flatten(0, 1)
-        values = self._values(memory_BND).unflatten(1, (heads, -1)).flatten(0, 1)
 
         sample = sample_bilinear if self.method == "default" else sample_nearest
-        of_level = zip(
-            values.split([height * width for height, width in sizes], 2),
-            sizes,
-            locations.split(self.num_points, 1),
-            weights.split(self.num_points, 1),
-            strict=True,
-        )
-        parts = [sample(value.unflatten(2, size), points, weight) for value, size, points, weight in of_level]
+        of_level = zip(values, locations.split(self.num_points, 1), weights.split(self.num_points, 1), strict=True)
+        parts = [
+            sample(value_BDhw.unflatten(1, (heads, -1)).flatten(0, 1), points, weight)
+            for value_BDhw, points, weight in of_level
+        ]
         attended = reduce(torch.add, parts)  # [B * H, C, Q]
         return self.output_proj(attended.view(batch, -1, num_queries).transpose(1, 2))
 
-    def _values(self, memory_BND: Tensor) -> Tensor:
-        """``value_proj`` of every position, ``[B, D, N]``: in the layout that sampling needs, without a copy."""
-        weight_BDD = self.value_proj.weight.expand(len(memory_BND), -1, -1)
-        return torch.baddbmm(self.value_proj.bias[:, None], weight_BDD, memory_BND.transpose(1, 2))
+    def values(self, memory_BND: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """``value_proj`` of every position, in the layout that sampling needs.
+
+        Args:
+            memory_BND: positions of all feature maps, one map after the other, ``[B, N, D]``.
+            sizes: (height, width) of each map.
+
+        Returns:
+            ``[B, D, h, w]`` for each level.
+        """
+        weight_BDD = self.value_proj.weight.expand(memory_BND.shape[0], -1, -1)
+        values_BDN = torch.baddbmm(self.value_proj.bias[:, None], weight_BDD, memory_BND.transpose(1, 2))
+        parts = values_BDN.split([height * width for height, width in sizes], 2)
+        return [part.unflatten(2, size) for part, size in zip(parts, sizes, strict=True)]

@@ -38,8 +38,10 @@ def sine_cosine_positions(height: int, width: int, dim: int, temperature: float 
     if dim % 4:
         raise ValueError(f"the width of the encoder must be a multiple of 4 for its position embedding, not {dim}")
     frequency = 1.0 / temperature ** (torch.arange(dim // 4, dtype=torch.float32) / (dim // 4))
-    columns = torch.arange(width, dtype=torch.float32).repeat_interleave(height)[:, None] * frequency
-    rows = torch.arange(height, dtype=torch.float32).repeat(width)[:, None] * frequency
+    columns, rows = (torch.arange(side, dtype=torch.float32)[:, None] * frequency for side in (width, height))
+    # broadcast, as torch.onnx writes a repeat_interleave of a length that it does not know wrongly
+    columns = columns[:, None].expand(width, height, dim // 4).flatten(0, 1)
+    rows = rows[None].expand(width, height, dim // 4).flatten(0, 1)
     return torch.cat([columns.sin(), columns.cos(), rows.sin(), rows.cos()], 1)[None]
 
 
@@ -172,7 +174,7 @@ class HybridEncoder(nn.Module):
         self.fpn_blocks = nn.ModuleList(fusion() for _ in range(num_steps))
         self.downsample_convs = nn.ModuleList(ConvNorm(width, width, 3, 2, "silu") for _ in range(num_steps))
         self.pan_blocks = nn.ModuleList(fusion() for _ in range(num_steps))
-        self._positions: ShapeCache[Tensor] = ShapeCache()
+        self.positions: ShapeCache[Tensor] = ShapeCache()
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Fuse feature maps.
@@ -203,8 +205,6 @@ class HybridEncoder(nn.Module):
         return outputs
 
     def _position(self, height: int, width: int, device: torch.device) -> Tensor:
-        if torch.compiler.is_compiling():
-            return sine_cosine_positions(height, width, self.width).to(device)
-        return self._positions.get(
+        return self.positions.get(
             (height, width, device), lambda: sine_cosine_positions(height, width, self.width).to(device)
         )

@@ -21,6 +21,11 @@ from rtdetrv2_train.ops.conv_norm_act import apply, norm_activation
 T = TypeVar("T")
 
 
+def is_recorded() -> bool:
+    """Whether the model's graph is being recorded, by ``torch.compile``, ``torch.export`` or ``torch.jit.trace``."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 class ShapeCache(Generic[T]):
     """Caches tensors that depend on shapes alone: position embeddings, anchors, attention masks.
 
@@ -31,9 +36,21 @@ class ShapeCache(Generic[T]):
     def __init__(self, capacity: int = 64) -> None:
         self.capacity = capacity
         self._entries: OrderedDict[Hashable, T] = OrderedDict()
+        self._only: T | None = None
+
+    def bake(self) -> None:
+        """Give the entry that was used last, whatever the key: for a graph of one image size, which becomes constant."""
+        self._only = next(reversed(self._entries.values()))
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The entry for ``key``, made by ``make`` at first use."""
+        """The entry for ``key``, made by ``make`` at first use.
+
+        While a graph is recorded nothing is looked up or kept: sizes may be symbols then, and tensors have no values.
+        """
+        if self._only is not None:
+            return self._only
+        if is_recorded():
+            return make()
         if key not in self._entries:
             with torch.inference_mode(False), torch.no_grad():  # training may use what evaluation has made
                 self._entries[key] = make()
@@ -85,7 +102,7 @@ class FrozenBatchNorm2d(nn.Module):
 
     def _scale_and_shift(self) -> tuple[Tensor, Tensor]:
         """BatchNorm as ``x * scale + shift``, each ``[C]``. Cached until a buffer changes."""
-        if torch.compiler.is_compiling():
+        if is_recorded():
             return self._fold()
         buffers = (self.weight, self.bias, self.running_mean, self.running_var)
         versions = tuple(buffer._version for buffer in buffers)

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from rtdetrv2_train.model.detector import RTDETRv2
 from rtdetrv2_train.model.hybrid_encoder import RepVGGBlock
+from rtdetrv2_train.model.inference_decoder import InferenceDecoder
 from rtdetrv2_train.model.layers import ConvNorm, FrozenBatchNorm2d
 
 Norm = nn.BatchNorm2d | nn.SyncBatchNorm | FrozenBatchNorm2d
@@ -35,12 +36,19 @@ class ReparameterisedDetector(RTDETRv2):
         super().train(False)
         return self
 
+    def bake(self, height: int, width: int) -> None:
+        """Make position embeddings and anchors of one image size constants, and take no other size from now on."""
+        with torch.no_grad():
+            self(torch.zeros(1, 3, height, width, device=next(self.parameters()).device))
+        self.encoder.positions.bake()
+        self.decoder.anchors.bake()  # type: ignore[operator]
+
 
 def fuse(model: RTDETRv2) -> ReparameterisedDetector:
-    """A reparameterised copy of a detector: same predictions, fewer parameters and operations.
+    """A reparameterised copy of a detector: same predictions, fewer operations.
 
     Every RepVGG block becomes one 3x3 convolution with bias. Every other convolution and its BatchNorm become one
-    convolution with bias. The names of the state dict change, so load weights before.
+    convolution with bias. The decoder becomes an :class:`InferenceDecoder` of the layers in use. The names of the state dict change, so load weights before.
 
     Args:
         model: a trained detector. It is not changed.
@@ -60,6 +68,7 @@ def fuse(model: RTDETRv2) -> ReparameterisedDetector:
                 _fold_into(module, norm)
                 setattr(module, name, nn.Identity())
     copied.__class__ = ReparameterisedDetector
+    copied.decoder = InferenceDecoder(copied.decoder)  # type: ignore[assignment]
     return cast(ReparameterisedDetector, copied.eval().requires_grad_(False).to(memory_format=torch.channels_last))
 
 

@@ -31,8 +31,12 @@ def sample_bilinear(values_NChw: Tensor, locations_NPQ2: Tensor, weights_NPQ: Te
     Returns:
         ``[N, C, Q]``.
     """
-    sampled_NCQ: Tensor = _Bilinear.apply(values_NChw, 2 * locations_NPQ2 - 1, weights_NPQ)
-    return sampled_NCQ
+    inputs = (values_NChw, 2 * locations_NPQ2 - 1, weights_NPQ)
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs):
+        sampled_NCQ: Tensor = _Bilinear.apply(*inputs)
+        return sampled_NCQ
+    samples_NCPQ = _samples(*inputs[:2])  # an autograd function could not be exported
+    return samples_NCPQ.mul_(weights_NPQ[:, None]).sum(2)
 
 
 def sample_nearest(values_NChw: Tensor, locations_NPQ2: Tensor, weights_NPQ: Tensor) -> Tensor:
@@ -54,7 +58,7 @@ class _Bilinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, grid: Tensor, weights: Tensor) -> Tensor:
         samples = _samples(values, grid)
-        kept = None if recompute_pays(samples) or not any(ctx.needs_input_grad) else samples
+        kept = None if recompute_pays(samples) else samples
         ctx.save_for_backward(values, grid, weights, kept)
         weights = weights[:, None]
         return (samples.mul_(weights) if kept is None else samples * weights).sum(2)

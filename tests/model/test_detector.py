@@ -89,14 +89,16 @@ def test_every_level_can_have_its_own_number_of_sampling_points(sampling: str) -
     assert (attention.sampling_offsets.weight.grad is None) == (sampling == "discrete")
 
 
-def looking_straight(method: str) -> MultiScaleDeformableAttention:
+def attended(method: str, reference_1Q4: torch.Tensor, feature_map_14hw: torch.Tensor) -> torch.Tensor:
     """Attention whose single point lies at the reference's centre and whose projections change nothing."""
     attention = MultiScaleDeformableAttention(width=4, num_heads=1, num_points=[1], method=method)
     with torch.no_grad():
         for projection in (attention.value_proj, attention.output_proj):
             projection.weight.copy_(torch.eye(4))
         attention.sampling_offsets.bias.zero_()
-    return attention
+    size = feature_map_14hw.shape[2:]
+    values = attention.values(feature_map_14hw.flatten(2).transpose(1, 2), [(size[0], size[1])])
+    return attention(torch.zeros(1, reference_1Q4.shape[1], 4), reference_1Q4, values)
 
 
 def test_discrete_sampling_reads_the_right_pixel_of_an_image_that_is_not_square() -> None:
@@ -104,8 +106,7 @@ def test_discrete_sampling_reads_the_right_pixel_of_an_image_that_is_not_square(
     feature_map = torch.arange(4 * height * width, dtype=torch.float32).view(1, 4, height, width)
     centres = torch.tensor([[(column + 0.1) / width, (row + 0.1) / height] for row in range(2) for column in range(6)])
     reference = torch.cat([centres, torch.full_like(centres, 0.1)], 1)[None]
-    memory = feature_map.flatten(2).transpose(1, 2)
-    found = looking_straight("discrete")(torch.zeros(1, 12, 4), reference, memory, [(height, width)])
+    found = attended("discrete", reference, feature_map)
     torch.testing.assert_close(found[0].T.view(4, height, width), feature_map[0])
 
 
@@ -113,8 +114,7 @@ def test_bilinear_sampling_at_pixel_centres_reads_pixels() -> None:
     feature_map = torch.rand(1, 4, 3, 5)
     centres = torch.tensor([[(column + 0.5) / 5, (row + 0.5) / 3] for row in range(3) for column in range(5)])
     reference = torch.cat([centres, torch.full_like(centres, 0.1)], 1)[None]
-    memory = feature_map.flatten(2).transpose(1, 2)
-    found = looking_straight("default")(torch.zeros(1, 15, 4), reference, memory, [(3, 5)])
+    found = attended("default", reference, feature_map)
     torch.testing.assert_close(found[0].T.view(4, 3, 5), feature_map[0])
 
 
