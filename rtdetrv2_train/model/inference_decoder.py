@@ -63,16 +63,18 @@ class InferenceDecoder(nn.Module):
     def _select_queries(self, maps: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         """The positions with the best class scores: content ``[B, Q, D]`` and boxes ``[B, Q, 4]``."""
         device = maps[0].device
-        anchors_1N4, valid_1N1 = self.anchors.get(
-            (tuple(sizes), device),
-            lambda: cast(tuple[Tensor, Tensor], tuple(t.to(device) for t in make_anchors(sizes))),
-        )
+        anchors_1N4, valid_1N1 = self.anchors.get((tuple(sizes), device), lambda: _anchors_on(device, sizes))
         tokens_BND = torch.cat([map_BDhw.flatten(2).transpose(1, 2) for map_BDhw in maps], 1)
         output_BND = self.selection_norm(torch.where(valid_1N1, tokens_BND, self.masked.to(tokens_BND.dtype)))
         scores_BN = self.enc_score_head(output_BND).amax(-1)
         chosen_BQ = scores_BN.topk(min(self.num_queries, scores_BN.shape[1]), 1).indices
         content_BQD = output_BND.gather(1, chosen_BQ[..., None].expand(-1, -1, output_BND.shape[-1]))
         return content_BQD, (self.enc_bbox_head(content_BQD) + anchors_1N4[0][chosen_BQ]).sigmoid()
+
+
+def _anchors_on(device: torch.device, sizes: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    anchors_1N4, valid_1N1 = make_anchors(sizes)
+    return anchors_1N4.to(device), valid_1N1.to(device)
 
 
 def _joined(conv: nn.Conv2d, following: Sequence[nn.Linear]) -> nn.Conv2d:

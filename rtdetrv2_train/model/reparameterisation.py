@@ -25,6 +25,8 @@ Norm = nn.BatchNorm2d | nn.SyncBatchNorm | FrozenBatchNorm2d
 class ReparameterisedDetector(RTDETRv2):
     """A detector without BatchNorm, for inference only: see :func:`fuse`."""
 
+    decoder: InferenceDecoder  # type: ignore[assignment]
+
     def train(self, mode: bool = True) -> ReparameterisedDetector:
         """Evaluation mode.
 
@@ -41,7 +43,7 @@ class ReparameterisedDetector(RTDETRv2):
         with torch.no_grad():
             self(torch.zeros(1, 3, height, width, device=next(self.parameters()).device))
         self.encoder.positions.bake()
-        self.decoder.anchors.bake()  # type: ignore[operator]
+        self.decoder.anchors.bake()
 
 
 def fuse(model: RTDETRv2) -> ReparameterisedDetector:
@@ -68,8 +70,9 @@ def fuse(model: RTDETRv2) -> ReparameterisedDetector:
                 _fold_into(module, norm)
                 setattr(module, name, nn.Identity())
     copied.__class__ = ReparameterisedDetector
-    copied.decoder = InferenceDecoder(copied.decoder)  # type: ignore[assignment]
-    return cast(ReparameterisedDetector, copied.eval().requires_grad_(False).to(memory_format=torch.channels_last))
+    fused = cast(ReparameterisedDetector, copied)
+    fused.decoder = InferenceDecoder(copied.decoder)
+    return fused.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def _fold_into(block: nn.Module, norm: Norm) -> None:

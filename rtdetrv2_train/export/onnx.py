@@ -1,0 +1,140 @@
+"""Writing ONNX files: float32, float16 and int8."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.export.graph import Recorded
+from rtdetrv2_train.export.onnx_resize import resize_within
+from rtdetrv2_train.files import atomic_save
+
+OLDEST_OPSET, OPSET = 18, 18
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_FLOAT_PARTS = ("model.decoder", "model.encoder.encoder")  # attention loses AP in int8
+
+
+def write_onnx(
+    recorded: Recorded, path: Path, opset: int, calibration: Iterable[NDArray[np.float32]], letterbox: bool | None
+) -> None:
+    """Write an ONNX file.
+
+    Args:
+        recorded: the graph.
+        path: of the file.
+        opset: version of ONNX's operators.
+        calibration: inputs ``[1, 3, H, W]`` for int8.
+        letterbox: for an end-to-end graph: whether images keep their aspect ratio; None for a raw graph.
+
+    Raises:
+        UserError: if the opset is not to be had.
+    """
+    import onnx
+
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
+        raise UserError(f"opset={opset}: PyTorch and onnx {onnx.__version__} write {OLDEST_OPSET} to {newest}")
+    model = _translated(recorded, opset)
+    if recorded.precision == "int8":
+        model = _quantized(model, calibration)
+    elif recorded.precision == "float16":
+        model = _halved(model)
+    if letterbox is not None:
+        assert recorded.shape.image_size is not None
+        resize_within(model, recorded.shape.image_size, letterbox)
+    onnx.checker.check_model(model)
+    atomic_save(path, lambda temporary: onnx.save(model, str(temporary)))
+
+
+def _translated(recorded: Recorded, opset: int) -> Any:
+    """The recorded graph as onnx's ``ModelProto``, with readable names of its dimensions."""
+    with _quiet("torch.onnx", "onnxscript", "onnx_ir"):
+        program = torch.onnx.export(
+            recorded.program,
+            recorded.example,
+            input_names=list(recorded.input_names),
+            output_names=list(recorded.output_names),
+            opset_version=opset,
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    model: Any = program.model_proto
+    names = {"images": ("batch", "channels", "height", "width"), "spans": ("batch",), "count": ("batch",)}
+    for value in (*model.graph.input, *model.graph.output):
+        known = names.get(value.name, ("batch", "queries"))
+        for dimension, name in zip(value.type.tensor_type.shape.dim, known, strict=False):
+            if dimension.dim_param:
+                dimension.dim_param = name
+    return model
+
+
+def _halved(model: Any) -> Any:
+    """Weights and computations in float16; inputs and outputs stay float32."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    converted = OnnxModel(convert_float_to_float16(model, keep_io_types=True))
+    converted.topological_sort()  # the converter appends its casts at the end
+    return converted.model
+
+
+def _quantized(model: Any, calibration: Iterable[NDArray[np.float32]]) -> Any:
+    """Convolutions in int8, the rest as it was."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.inputs: Iterator[NDArray[np.float32]] = iter(calibration)
+
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
+            images = next(self.inputs, None)
+            return None if images is None else {"images": images}
+
+    kept = [node.name for node in model.graph.node if any(part in _scope(node) for part in _FLOAT_PARTS)]
+    with tempfile.TemporaryDirectory(prefix="rtdetrv2-") as folder:
+        plain, quantized = Path(folder, "float32.onnx"), Path(folder, "int8.onnx")
+        onnx.save(model, str(plain))
+        quantize_static(
+            str(plain),
+            str(quantized),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv", "MaxPool", "Add", "Concat", "AveragePool"],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=kept,
+        )
+        return onnx.load(str(quantized))
+
+
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Without the warnings of some loggers, and without Python's."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _scope(node: Any) -> str:
+    return next((item.value for item in node.metadata_props if item.key == _SCOPES), "")
