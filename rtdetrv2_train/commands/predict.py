@@ -44,10 +44,10 @@ def predict(config: DictConfig) -> Summary:
         device=config.device,
         half=config.half,
     ).fused()
-    if next(detector.model.parameters()).device.type == "cpu":
+    if detector.device.type == "cpu":
         keep_freed_memory()
     if config.compile:
-        compile_convolutions(detector.model)
+        compile_convolutions(detector.pytorch_model)
     threshold = detector.threshold if config.threshold == "auto" else config.threshold
     summary = predict_source(
         detector,

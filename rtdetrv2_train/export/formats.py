@@ -2,15 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdetrv2_train.export.graph import Recorded
 from rtdetrv2_train.export.huggingface import export_huggingface
 from rtdetrv2_train.export.reference import export_reference
 from rtdetrv2_train.inference.detector import Detector
+from rtdetrv2_train.inference.export_card import Precision
 
-FORMATS: dict[str, Callable[[Detector, Path], dict[str, object]]] = {
+CONVERSIONS: dict[str, Callable[[Detector, Path], dict[str, object]]] = {
     "huggingface": export_huggingface,
     "reference": export_reference,
 }
-"""By name: writes a detector to a path, and gives what to tell the user, the path first."""
+"""Weights for other training code: writes a detector to a path, and gives what to tell the user, the path first."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a format's writer is asked for.
+
+    Attributes:
+        recorded: the graph.
+        path: of the file to write.
+        opset: version of ONNX's operators, where the format has them.
+        calibration: gives the inputs for int8, float32 ``[1, 3, H, W]``.
+        letterbox: for an end-to-end graph: whether images keep their aspect ratio; None for a raw graph.
+    """
+
+    recorded: Recorded
+    path: Path
+    opset: int
+    calibration: Callable[[], Iterable[NDArray[np.float32]]]
+    letterbox: bool | None
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format that a runtime opens.
+
+    Attributes:
+        write: writes the file.
+        packages: what writing needs, beside the runtime's; names of modules.
+        int8_packages: what int8 needs besides.
+        precisions: that it can have.
+        end_to_end: whether images of any size can be resized in the graph.
+        dynamic_batch: whether the batch can be left open.
+        dynamic_size: whether height and width can.
+    """
+
+    write: Callable[[Job], None]
+    packages: tuple[str, ...] = ()
+    int8_packages: tuple[str, ...] = ()
+    precisions: tuple[Precision, ...] = ("float32",)
+    end_to_end: bool = False
+    dynamic_batch: bool = False
+    dynamic_size: bool = False
+
+
+def _onnx(job: Job) -> None:
+    from rtdetrv2_train.export.onnx import write_onnx
+
+    write_onnx(job.recorded, job.path, job.opset, job.calibration(), job.letterbox)
+
+
+FORMATS: dict[str, Format] = {
+    "onnx": Format(
+        _onnx,
+        packages=("onnx", "onnxscript"),
+        precisions=("float32", "float16", "int8"),
+        end_to_end=True,
+        dynamic_batch=True,
+        dynamic_size=True,
+    ),
+}
+"""For deployment, by name; their runtimes are in ``inference/runtimes``."""

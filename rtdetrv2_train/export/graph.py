@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,6 @@ from rtdetrv2_train.inference.detector import Detector
 from rtdetrv2_train.inference.export_card import Graph, Precision
 from rtdetrv2_train.model.architecture import COARSEST_STRIDE
 from rtdetrv2_train.model.deformable_attention import MultiScaleDeformableAttention, SamplingMethod
-from rtdetrv2_train.model.inference_decoder import InferenceDecoder
 from rtdetrv2_train.model.postprocessing import detections_from
 from rtdetrv2_train.model.reparameterisation import ReparameterisedDetector, fuse
 
@@ -40,28 +39,43 @@ class Shape:
     image_size: tuple[int, int] | None = None
 
 
-class RawGraph(nn.Module):
-    """Images ``[B, 3, H, W]`` in [0, 1] to logits ``[B, Q, C]`` and boxes ``[B, Q, 4]``, cxcywh in [0, 1]."""
+class DetectorGraph(nn.Module):
+    """What is recorded: a model between named inputs and outputs.
 
-    input_names: tuple[str, ...] = ("images",)
-    output_names: tuple[str, ...] = ("logits", "boxes")
+    Args:
+        model: of which the graph is made.
+    """
+
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
 
     def __init__(self, model: ReparameterisedDetector) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, images_B3HW: Tensor) -> tuple[Tensor, ...]:
-        """See the class. The layout of the images is left to the runtime."""
+    def predict(self, images_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits ``[B, Q, C]`` and boxes ``[B, Q, 4]``. The layout of the images is left to the runtime."""
         output = self.model.decoder(self.model.encoder(self.model.backbone(images_B3HW)))
         return output.logits, output.boxes
 
 
-class DetectionGraph(RawGraph):
+class RawGraph(DetectorGraph):
+    """Images ``[B, 3, H, W]`` in [0, 1] to logits ``[B, Q, C]`` and boxes ``[B, Q, 4]``, cxcywh in [0, 1]."""
+
+    input_names = ("images",)
+    output_names = ("logits", "boxes")
+
+    def forward(self, images_B3HW: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        return self.predict(images_B3HW)
+
+
+class DetectionGraph(DetectorGraph):
     """Images, spans and a threshold to detections: the model and its post-processing.
 
     Spans ``[B, 2]`` are the (height, width) that the input shows in pixels of the original image; the threshold has
-    shape ``[1]``. Gives labels int64 ``[B, K]``, scores ``[B, K]``, boxes ``[B, K, 4]`` (xyxy in pixels of the original image),
-    best first, and the number of scores above the threshold, int64 ``[B]``.
+    shape ``[1]``. Gives labels int64 ``[B, K]``, scores ``[B, K]``, boxes ``[B, K, 4]`` (xyxy in pixels of the original
+    image), best first, and the number of scores above the threshold, int64 ``[B]``.
     """
 
     input_names = ("images", "spans", "threshold")
@@ -69,7 +83,7 @@ class DetectionGraph(RawGraph):
 
     def forward(self, images_B3HW: Tensor, spans_B2: Tensor, threshold: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
-        logits_BQC, boxes_BQ4 = super().forward(images_B3HW)
+        logits_BQC, boxes_BQ4 = self.predict(images_B3HW)
         found = detections_from(logits_BQC, boxes_BQ4, spans_B2, MAX_DETECTIONS)
         return found.labels, found.scores, found.boxes, (found.scores > threshold).sum(1)
 
@@ -85,7 +99,7 @@ class Recorded:
         precision: of the weights and computations that are wanted.
     """
 
-    module: RawGraph
+    module: DetectorGraph
     example: tuple[Tensor, ...]
     shape: Shape
     precision: Precision = "float32"
@@ -129,8 +143,7 @@ def record(
 
     Args:
         detector: not changed.
-        graph: ``raw``: :class:`RawGraph`; ``end_to_end``: :class:`DetectionGraph`, to which each format adds the resizing
-            of images.
+        graph: ``raw``: :class:`RawGraph`; ``end_to_end``: :class:`DetectionGraph`, to which a format adds the resizing.
         shape: what of the input is fixed.
         precision: what is wanted.
         sampling: of the decoder; None for the model's own.
@@ -140,8 +153,8 @@ def record(
         UserError: if the size is no multiple of 32, or a number is out of range.
     """
     check_size(shape.image_size)
-    model = fuse(detector.model)
-    decoder = cast(InferenceDecoder, model.decoder)
+    model = fuse(detector.pytorch_model)
+    decoder = model.decoder
     if num_queries is not None:
         decoder.num_queries = num_queries
     if sampling is not None:

@@ -55,7 +55,7 @@ def export_huggingface(detector: Detector, folder: Path) -> dict[str, object]:
             "Hugging Face's image processor maps boxes back as if images had been stretched, but this model was "
             "trained with data.letterbox=true: export with format=reference, or train without it"
         )
-    model = detector.model
+    model = detector.pytorch_model
     decoder = replace(model.architecture.decoder, num_layers=model.decoder.num_eval_layers, num_eval_layers=None)
     write_huggingface_folder(
         folder,

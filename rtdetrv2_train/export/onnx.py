@@ -94,7 +94,7 @@ def _quantized(model: Any, calibration: Iterable[NDArray[np.float32]]) -> Any:
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.inputs: Iterator[NDArray[np.float32]] = iter(calibration)
 

@@ -34,7 +34,8 @@ def export_reference(detector: Detector, output: Path) -> dict[str, object]:
         UserError: if the authors' code cannot build the model.
     """
     path = output if output.suffix == ".pth" else output / "model.pth"
-    model, decoder = detector.model, detector.model.architecture.decoder
+    model = detector.pytorch_model
+    decoder = model.architecture.decoder
     write_authors_file(path, model.state_dict(), model.architecture)
     used = model.decoder.num_eval_layers
     shape = {"images": "keep their aspect ratio, with a black margin at the right or below"}

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import nn
 
 from rtdetrv2_train.data.images.decode import (
     ImageArray,
@@ -69,7 +70,7 @@ class Detector:
     """A model with what predicting needs beside it; :func:`load_detector` makes one.
 
     Attributes:
-        model: on the device to compute on.
+        model: on the device to compute on; of an exported file, what stands for it.
         class_names: in the order of the class indices.
         image_size: (height, width) of the model's input in pixels; images are resized to it.
         letterbox: whether they keep their aspect ratio, with a black margin at the right or below.
@@ -79,7 +80,7 @@ class Detector:
         threshold: score that objects have to exceed: the best in the report of the model's training, or else 0.5.
     """
 
-    model: RTDETRv2
+    model: nn.Module
     class_names: tuple[str, ...]
     image_size: tuple[int, int]
     letterbox: bool = False
@@ -90,7 +91,23 @@ class Detector:
 
     def fused(self) -> Detector:
         """The same detector with all norms folded into the convolutions: the same objects in less time."""
-        return replace(self, model=fuse(self.model))
+        return replace(self, model=fuse(self.model)) if isinstance(self.model, RTDETRv2) else self
+
+    @property
+    def pytorch_model(self) -> RTDETRv2:
+        """The model, where PyTorch computes it.
+
+        Raises:
+            UserError: if it is a file of another runtime.
+        """
+        if not isinstance(self.model, RTDETRv2):
+            raise UserError("an exported model is no PyTorch model: give the run or the checkpoint that it was made of")
+        return self.model
+
+    @property
+    def device(self) -> torch.device:
+        """What the model computes on."""
+        return next((parameter.device for parameter in self.model.parameters()), torch.device("cpu"))
 
     @overload
     def predict(
@@ -159,7 +176,7 @@ class Detector:
     def _predict_tiles(
         self, source: ImageLike, threshold: float, max_detections: int, side: int, overlap: float
     ) -> Prediction:
-        image = _pixels(source, self.reading(large=True))
+        image = pixels_of(source, self.reading(large=True))
         height, width = image.shape[:2]
         tiles = tiles_of(height, width, side, overlap)
         if len(tiles) > 1:
@@ -177,8 +194,8 @@ class Detector:
         return Prediction(labels[kept], names, scores[kept], np.concatenate(boxes)[kept])
 
     def _predict(self, images: Sequence[ImageLike], threshold: float, max_detections: int) -> list[Prediction]:
-        arrays = [_pixels(image, self.reading()) for image in images]
-        device = next(self.model.parameters()).device
+        arrays = [pixels_of(image, self.reading()) for image in images]
+        device = self.device
         inputs = [evaluation_input(array, self.image_size, self.letterbox) for array in arrays]
         batch = torch.from_numpy(np.stack([pixels for pixels, _ in inputs])).to(device).permute(0, 3, 1, 2)
         sizes = torch.tensor([span for _, span in inputs], dtype=torch.float32, device=device)
@@ -279,8 +296,16 @@ def names_in(names: str | int | Iterable[str | int]) -> tuple[str, ...]:
     return (str(names),) if isinstance(names, str | int) else tuple(map(str, names))
 
 
-def _pixels(image: ImageLike, reading: Reading) -> ImageArray:
-    """Uint8 ``[H, W, 3]``."""
+def pixels_of(image: ImageLike, reading: Reading) -> ImageArray:
+    """The pixels of an image, uint8 ``[H, W, 3]``.
+
+    Args:
+        image: a file's path, an image of Pillow's or an array.
+        reading: how files are read.
+
+    Raises:
+        UserError: if it is none, or cannot be read.
+    """
     if isinstance(image, str | Path):
         try:
             return read_image(Path(image), reading)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -74,7 +74,7 @@ class ExportCard:
         path = card_path(model_file)
         if not path.exists():
             raise UserError(
-                f"'{path}' is missing, which says what '{model_file.name}' takes and gives: copy it along with the model"
+                f"'{path}' is missing, which says what '{model_file.name}' takes and gives: copy it along with that"
             )
         values = read_json(path)
         if missing := [f.name for f in fields(cls) if f.name not in values]:
@@ -88,23 +88,26 @@ def card_path(model_file: Path) -> Path:
     return model_file.with_name(model_file.name.split(".")[0] + _SUFFIX)
 
 
-def exported_file(source: str | Path, suffixes: Mapping[str, str]) -> tuple[str, Path] | None:
-    """The format and the file of an exported model.
+def exported_file(source: str | Path, suffixes: Collection[str]) -> Path | None:
+    """The file of an exported model.
 
     Args:
         source: the file, or the folder that it was exported to.
-        suffixes: the format of each suffix, such as ``.onnx``.
+        suffixes: of such files, with their dot.
 
     Returns:
         None where a path is neither.
+
+    Raises:
+        UserError: if the folder holds several.
     """
     path = Path(source)
     if path.suffix.lower() in suffixes and path.exists():
-        return suffixes[path.suffix.lower()], path
+        return path
     if not path.is_dir():
         return None
-    stems = [card.name[: -len(_SUFFIX)] for card in sorted(path.glob(f"*{_SUFFIX}"))]
-    files = [file for file in sorted(path.iterdir()) if file.stem in stems and file.suffix.lower() in suffixes]
+    stems = [card.name[: -len(_SUFFIX)] for card in path.glob(f"*{_SUFFIX}")]
+    files = sorted(file for file in path.iterdir() if file.stem in stems and file.suffix.lower() in suffixes)
     if len(files) > 1:
         raise UserError(f"'{path}' holds several exported models: give one of {', '.join(f.name for f in files)}")
-    return (suffixes[files[0].suffix.lower()], files[0]) if files else None
+    return files[0] if files else None

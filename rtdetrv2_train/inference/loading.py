@@ -17,6 +17,7 @@ from rtdetrv2_train.checkpoints.reading import read_checkpoint
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.files import read_json
 from rtdetrv2_train.inference.detector import DEFAULT_THRESHOLD, Detector, make_detector
+from rtdetrv2_train.inference.exported import load_exported, refuse_settings
 from rtdetrv2_train.model.architecture import Architecture
 from rtdetrv2_train.model.detector import RTDETRv2
 from rtdetrv2_train.runs.folder import ANALYSIS_FILE, newest_run, run_folder_of
@@ -37,7 +38,8 @@ def load_detector(
 
     Args:
         source: a run's folder (or that of runs: the newest), one of its checkpoints, a ``model/`` folder, a checkpoint
-            of the authors' or its URL, or a model of Hugging Face's (a folder, or its id on the hub).
+            of the authors' or its URL, a model of Hugging Face's (a folder, or its id on the hub), or a model that
+            ``rtdetrv2 export`` wrote for another runtime.
         model: name of the model, or its configuration, for weights that neither say nor show it: those of ``discrete``
             sampling or of another shape than the published ones, in the authors' files.
         num_eval_layers: decoder layers to use; None for as many as the model is meant to.
@@ -49,6 +51,9 @@ def load_detector(
         UserError: if there are no weights that can be read, what model they belong to is not known, or there is no such
             device.
     """
+    if (exported := load_exported(source)) is not None:
+        refuse_settings(source, num_eval_layers=num_eval_layers, class_names=class_names, half=half)
+        return exported
     checkpoint = read_checkpoint(newest_run(source) if Path(source).is_dir() else source)
     config = model_config(model) if isinstance(model, str) else model
     detector = restore(checkpoint, config, num_eval_layers, class_names)

@@ -135,7 +135,7 @@ class _ModelClock:
     def __init__(self, detector: Detector) -> None:
         self.seconds = 0.0
         self._began = 0.0
-        self._device = next(detector.model.parameters()).device
+        self._device = detector.device
         self._hooks = [
             detector.model.register_forward_pre_hook(self._start),
             detector.model.register_forward_hook(self._end),

@@ -10,6 +10,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -300,7 +301,7 @@ class Decoder(nn.Module):
         logits: list[Tensor] = []
         boxes: list[Tensor] = []
         for index, layer in enumerate(self.decoder.layers[:num_layers]):
-            values = layer.cross_attn.values(memory_BND, sizes)
+            values = cast(DecoderLayer, layer).cross_attn.values(memory_BND, sizes)
             x_BQD = layer(x_BQD, self.query_pos_head(reference_BQ4), reference_BQ4, values, attention_mask_QQ)
             correction_BQ4 = self.dec_bbox_head[index](x_BQD)
             refined_BQ4 = (correction_BQ4 + inverse_sigmoid(reference_BQ4)).sigmoid()

@@ -1,7 +1,7 @@
 """The decoder as inference needs it: what follows from the weights alone is computed once.
 
-Shape suffixes: B batch, N tokens of all feature maps, Q queries, D model width, C classes, h and w height and width of a
-map, P channels of all projections of a map.
+Shape suffixes: B batch, N tokens of all feature maps, Q queries, D model width, C channels, h and w height and width of
+a map, P channels of all projections of a map.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rtdetrv2_train.model.decoder import Decoder, DecoderLayer, make_anchors
-from rtdetrv2_train.model.layers import ShapeCache, inverse_sigmoid
+from rtdetrv2_train.model.layers import ConvNorm, ShapeCache, inverse_sigmoid
 from rtdetrv2_train.model.output import ModelOutput
 
 
@@ -33,15 +33,16 @@ class InferenceDecoder(nn.Module):
         self.num_queries = decoder.num_queries
         self.layers = nn.ModuleList(decoder.decoder.layers[:count])
         self.query_pos_head = decoder.query_pos_head
-        self.selection_norm = decoder.enc_output.norm
-        self.enc_score_head = decoder.enc_score_head
+        self.selection_norm = cast(nn.Module, decoder.enc_output.norm)
+        self.enc_score_head: nn.Module = decoder.enc_score_head
         self.enc_bbox_head = decoder.enc_bbox_head
         self.score_head = decoder.dec_score_head[count - 1]
         self.bbox_heads = nn.ModuleList(decoder.dec_bbox_head[:count])
         attentions = [cast(DecoderLayer, layer).cross_attn for layer in self.layers]
-        following = [decoder.enc_output.proj, *(attention.value_proj for attention in attentions)]
-        self.projections = nn.ModuleList(_joined(block.conv, following) for block in decoder.input_proj)
-        self.masked = nn.Parameter(decoder.enc_output.proj.bias.detach().clone(), requires_grad=False)
+        selection = cast(nn.Linear, decoder.enc_output.proj)
+        following = [selection, *(attention.value_proj for attention in attentions)]
+        self.projections = nn.ModuleList(_joined(cast(ConvNorm, p).conv, following) for p in decoder.input_proj)
+        self.masked = nn.Parameter(selection.bias.detach().clone(), requires_grad=False)
         for attention in attentions:
             del attention.value_proj
         self.anchors: ShapeCache[tuple[Tensor, Tensor]] = ShapeCache()
@@ -65,7 +66,7 @@ class InferenceDecoder(nn.Module):
         device = maps[0].device
         anchors_1N4, valid_1N1 = self.anchors.get((tuple(sizes), device), lambda: _anchors_on(device, sizes))
         tokens_BND = torch.cat([map_BDhw.flatten(2).transpose(1, 2) for map_BDhw in maps], 1)
-        output_BND = self.selection_norm(torch.where(valid_1N1, tokens_BND, self.masked.to(tokens_BND.dtype)))
+        output_BND: Tensor = self.selection_norm(torch.where(valid_1N1, tokens_BND, self.masked.to(tokens_BND.dtype)))
         scores_BN = self.enc_score_head(output_BND).amax(-1)
         chosen_BQ = scores_BN.topk(min(self.num_queries, scores_BN.shape[1]), 1).indices
         content_BQD = output_BND.gather(1, chosen_BQ[..., None].expand(-1, -1, output_BND.shape[-1]))

@@ -39,7 +39,7 @@ class ShapeCache(Generic[T]):
         self._only: T | None = None
 
     def bake(self) -> None:
-        """Give the entry that was used last, whatever the key: for a graph of one image size, which becomes constant."""
+        """Give the entry that was used last, whatever the key: for a graph of one image size."""
         self._only = next(reversed(self._entries.values()))
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:

@@ -50,7 +50,8 @@ def fuse(model: RTDETRv2) -> ReparameterisedDetector:
     """A reparameterised copy of a detector: same predictions, fewer operations.
 
     Every RepVGG block becomes one 3x3 convolution with bias. Every other convolution and its BatchNorm become one
-    convolution with bias. The decoder becomes an :class:`InferenceDecoder` of the layers in use. The names of the state dict change, so load weights before.
+    convolution with bias. The decoder becomes an :class:`InferenceDecoder` of the layers in use. The names of the state
+    dict change, so load weights before.
 
     Args:
         model: a trained detector. It is not changed.

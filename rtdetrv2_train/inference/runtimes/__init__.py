@@ -1,1 +1,74 @@
 """Software that runs exported models, one file each: opens a file as a function of NumPy's arrays."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.inference.export_card import ExportCard
+
+Session = Callable[..., list[NDArray[Any]]]
+"""Takes inputs in the order of the card, gives outputs in their order."""
+
+
+class Runtime(NamedTuple):
+    """What opens the files of a format.
+
+    Attributes:
+        title: as its makers call it.
+        suffix: of its files.
+        packages: that must be importable.
+        extra: of this project, which installs them.
+    """
+
+    title: str
+    suffix: str
+    packages: tuple[str, ...]
+    extra: str
+
+
+RUNTIMES = {
+    "onnx": Runtime("ONNX Runtime", ".onnx", ("onnxruntime",), "onnx"),
+}
+"""By format. ``open_<format>`` in the file of that name opens it."""
+
+SUFFIXES = frozenset(runtime.suffix for runtime in RUNTIMES.values())
+
+
+def open_model(path: Path, card: ExportCard) -> Session:
+    """Open an exported model in its runtime.
+
+    Args:
+        path: its file or folder.
+        card: what lies beside it.
+
+    Raises:
+        UserError: if the runtime is not installed, or cannot open the file.
+    """
+    if (runtime := RUNTIMES.get(card.format)) is None:
+        raise UserError(f"the card of '{path}' names the format '{card.format}': there are {', '.join(RUNTIMES)}")
+    require(runtime.packages, f"opening '{path}' with {runtime.title}", runtime.extra)
+    module = importlib.import_module(f"{__name__}.{card.format}")
+    session: Session = getattr(module, f"open_{card.format}")(path, card)
+    return session
+
+
+def require(packages: Sequence[str], purpose: str, extra: str) -> None:
+    """Check that packages can be imported.
+
+    Args:
+        packages: names of modules.
+        purpose: what needs them, for the message.
+        extra: of this project, which installs them.
+
+    Raises:
+        UserError: if one is missing.
+    """
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+        raise UserError(f'{purpose} needs {missing[0]}: pip install "rtdetrv2-train[{extra}]"')

@@ -1,0 +1,237 @@
+"""Exporting for deployment: record the graph, write it, open it in its runtime, compare, describe it on a card."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rtdetrv2_train.data.images.decode import ImageArray
+from rtdetrv2_train.errors import UserError, check_number
+from rtdetrv2_train.export.formats import FORMATS, Format, Job
+from rtdetrv2_train.export.graph import Recorded, Shape, check_size, record
+from rtdetrv2_train.export.probe import first_difference
+from rtdetrv2_train.export.verification import TOLERANCES, compared
+from rtdetrv2_train.inference.detector import Detector
+from rtdetrv2_train.inference.export_card import ExportCard, Graph, Precision, card_path
+from rtdetrv2_train.inference.exported import ExportedModel, detector_of
+from rtdetrv2_train.inference.runtimes import RUNTIMES, Session, open_model, require
+from rtdetrv2_train.model.architecture import COARSEST_STRIDE
+from rtdetrv2_train.model.deformable_attention import SamplingMethod
+
+_TIMED = 10
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be exported.
+
+    Attributes:
+        format: one of :data:`FORMATS`.
+        graph: ``raw`` or ``end_to_end`` (see `DetectionGraph`).
+        shape: what of the input is fixed.
+        precision: ``float32``, ``float16`` or ``int8``.
+        sampling: of the decoder; None: the model's own.
+        num_queries: None: the model's number.
+        opset: version of ONNX's operators.
+    """
+
+    format: str
+    graph: Graph = "raw"
+    shape: Shape = Shape()
+    precision: Precision = "float32"
+    sampling: SamplingMethod | None = None
+    num_queries: int | None = None
+    opset: int = 18
+
+    @property
+    def name(self) -> str:
+        """A folder's name: the format, and what is not as usual."""
+        parts = [self.format, self.precision if self.precision != "float32" else "", self.sampling or ""]
+        return "-".join(part for part in (*parts, "end_to_end" if self.graph == "end_to_end" else "") if part)
+
+
+@dataclass(frozen=True, eq=False)
+class Exported:
+    """An exported model, open.
+
+    Attributes:
+        path: its file.
+        card: what is known about it; saved beside the file.
+        detector: it, in its runtime.
+    """
+
+    path: Path
+    card: ExportCard
+    detector: Detector
+
+
+def deploy(
+    detector: Detector,
+    wish: Wish,
+    output: Path,
+    images: Sequence[ImageArray],
+    calibration: Callable[[], Iterable[NDArray[np.float32]]] = tuple,
+) -> Exported:
+    """Write a detector for a runtime, and make sure that it finds the same there.
+
+    Args:
+        detector: with its PyTorch model, which stays as it was.
+        wish: what to write.
+        output: the folder to write in, or the file where the name has the format's suffix.
+        images: uint8 ``[H, W, 3]``, what to compare on.
+        calibration: gives the inputs for int8, float32 ``[1, 3, H, W]`` in [0, 1].
+
+    Raises:
+        UserError: if the format cannot have what is wished for, a package is missing, or the exported model finds
+            something else; the message names the first layer that differs.
+    """
+    kind = checked(wish)
+    runtime = RUNTIMES[wish.format]
+    path = output if output.suffix == runtime.suffix else output / f"model{runtime.suffix}"
+    detector = replace(detector, image_size=wish.shape.image_size or detector.image_size)
+    recorded = record(detector, wish.graph, wish.shape, wish.precision, wish.sampling, wish.num_queries)
+    letterbox = detector.letterbox if wish.graph == "end_to_end" else None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    job = Job(recorded, path, wish.opset, calibration, letterbox)
+    kind.write(job)
+    card = _card(detector, wish, recorded)
+    card.save(path)
+    card = replace(card, verified=_verified(detector, job, card, images, kind))
+    card.save(path)
+    return Exported(path, card, detector_of(ExportedModel(open_model(path, card), card)))
+
+
+def checked(wish: Wish) -> Format:
+    """The format that is wished for, if it can have the rest.
+
+    Raises:
+        UserError: if it cannot, or a package is missing.
+    """
+    kind, runtime = FORMATS[wish.format], RUNTIMES[wish.format]
+    check_size(wish.shape.image_size)
+    if wish.shape.batch is not None:
+        check_number("batch", wish.shape.batch, 1, others=("dynamic",))
+    if wish.num_queries is not None:
+        check_number("num_queries", wish.num_queries, 1)
+    if wish.precision not in kind.precisions:
+        able = [name for name, other in FORMATS.items() if wish.precision in other.precisions]
+        raise UserError(
+            f"format={wish.format} cannot have precision={wish.precision}: use {' or '.join(kind.precisions)}"
+            + (f", or format={' or '.join(able)}" if able else "")
+        )
+    if wish.graph == "end_to_end":
+        if not kind.end_to_end:
+            able = [name for name, other in FORMATS.items() if other.end_to_end]
+            raise UserError(f"format={wish.format} resizes no images: use graph=raw, or format={' or '.join(able)}")
+        if wish.shape.image_size is None:
+            raise UserError("graph=end_to_end resizes images to one size: leave size=dynamic out")
+    for key, fixed, can in (
+        ("batch", wish.shape.batch, kind.dynamic_batch),
+        ("size", wish.shape.image_size, kind.dynamic_size),
+    ):
+        if fixed is None and not can:
+            raise UserError(f"format={wish.format} needs a fixed {key}: give {key}= a value instead of dynamic")
+    require((*kind.packages, *runtime.packages), f"format={wish.format}", runtime.extra)
+    if wish.precision == "int8":
+        require(kind.int8_packages, f"format={wish.format} precision=int8", runtime.extra)
+    return kind
+
+
+def _card(detector: Detector, wish: Wish, recorded: Recorded) -> ExportCard:
+    decoder = recorded.module.model.decoder
+    inputs = ("images", "threshold") if wish.graph == "end_to_end" else recorded.input_names
+    packages = {"torch", "numpy", *FORMATS[wish.format].packages, *RUNTIMES[wish.format].packages}
+    return ExportCard(
+        format=wish.format,
+        graph=wish.graph,
+        precision=wish.precision,
+        sampling=decoder.layers[0].cross_attn.method,
+        decoder_layers=len(decoder.layers),
+        num_queries=decoder.num_queries,
+        batch=wish.shape.batch,
+        fixed_size=wish.shape.image_size is not None,
+        image_size=detector.image_size,
+        letterbox=detector.letterbox,
+        pixel_range=detector.pixel_range,
+        threshold=detector.threshold,
+        class_names=detector.class_names,
+        category_ids=detector.category_ids,
+        input_names=inputs,
+        output_names=recorded.output_names,
+        versions={"python": platform.python_version(), **{name: _version(name) for name in sorted(packages)}},
+    )
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _verified(
+    detector: Detector, job: Job, card: ExportCard, images: Sequence[ImageArray], kind: Format
+) -> dict[str, Any]:
+    """Compare at every batch and size that the card promises, and time one image."""
+    tolerance = TOLERANCES[card.precision, card.sampling]
+    session = open_model(job.path, card)
+    expected = replace(detector, model=job.recorded.module.model)
+    found = detector_of(ExportedModel(session, card))
+    sizes: dict[str, Any] = {}
+    for count, size in _shapes(card, len(images)):
+        some = [images[index % len(images)] for index in range(count)]
+        agreement = compared(replace(expected, image_size=size), replace(found, image_size=size), some)
+        name = f"{count} x {size[0]} x {size[1]}"
+        sizes[name] = agreement.summary()
+        if agreement.share(tolerance) < tolerance.share:
+            raise UserError(
+                f"'{job.path}' does not find what PyTorch finds: {agreement.share(tolerance):.0%} of the objects agree "
+                f"in {name} pixels; {first_difference(job, card, kind.write)}"
+            )
+    return {
+        "objects": sizes,
+        "milliseconds": _milliseconds(session, card, images[0]),
+        "megabytes": round(sum(file.stat().st_size for file in _files_of(job.path)) / 1e6, 1),
+    }
+
+
+def _shapes(card: ExportCard, images: int) -> list[tuple[int, tuple[int, int]]]:
+    """Numbers of images and sizes to compare at: the usual one, and what a file may claim and not hold."""
+    height, width = card.image_size
+    shapes = [(images, (height, width))]
+    if card.batch is None:
+        shapes += [(1, (height, width)), (3, (height, width))]
+    if not card.fixed_size:
+        step = COARSEST_STRIDE
+        shapes += [(1, (height + step, width)), (2, (height, width + 2 * step)), (2, (2 * height, width + step))]
+    return shapes
+
+
+def _milliseconds(session: Session, card: ExportCard, image: ImageArray) -> float:
+    """Median time of one call, one after the other."""
+    if card.graph == "end_to_end":
+        inputs = [image[None].repeat(card.batch or 1, 0), np.array([card.threshold], np.float32)]
+    else:
+        inputs = [np.zeros((card.batch or 1, 3, *card.image_size), np.float32)]
+    seconds = []
+    for _ in range(_TIMED + 2):
+        began = time.perf_counter()
+        session(*inputs)
+        seconds.append(time.perf_counter() - began)
+    return round(1000 * statistics.median(seconds[2:]), 2)
+
+
+def _files_of(path: Path) -> list[Path]:
+    """A model's file with those that belong to it, or the files of its folder."""
+    if path.is_dir():
+        return [file for file in path.rglob("*") if file.is_file()]
+    return [file for file in path.parent.glob(f"{path.stem}.*") if file != card_path(path)]
