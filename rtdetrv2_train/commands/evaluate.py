@@ -21,6 +21,7 @@ from rtdetrv2_train.commands.building import (
     resolved_trainer,
     save_and_print_metrics,
 )
+from rtdetrv2_train.commands.evaluate_exported import evaluate_exported
 from rtdetrv2_train.console import print_line
 from rtdetrv2_train.data.loading.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
@@ -28,6 +29,7 @@ from rtdetrv2_train.evaluation.analysis.advice import worst_classes
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.evaluation.metrics import CocoMetrics
 from rtdetrv2_train.evaluation.tables import print_advice
+from rtdetrv2_train.inference.exported import load_exported
 from rtdetrv2_train.model.detector import RTDETRv2
 from rtdetrv2_train.runs.claim import claimed_folder
 from rtdetrv2_train.runs.configuration import build, keys_of, save_config, with_saved
@@ -57,12 +59,17 @@ def evaluate(config: DictConfig, overrides: Sequence[str]) -> CocoMetrics | None
     """
     if not (config.run or config.checkpoint):
         raise UserError("nothing to evaluate: give run=runs/... or checkpoint=...")
-    checkpoint = read_checkpoint(_source(config))
+    exported = load_exported(_source(config))
+    checkpoint = None if exported else read_checkpoint(_source(config))
     if folder := run_folder_of(_source(config)):
         config = with_saved(config, folder, ("model", "data", "augment", "recipe"), overrides)
-    _look_as_trained(config, checkpoint, keys_of(overrides))
+    if checkpoint is not None:
+        _look_as_trained(config, checkpoint, keys_of(overrides))
     with claimed_folder(config, overrides, Path("runs", "eval"), "eval.log") as claimed:
         config.run_folder = str(claimed.path)
+        if exported is not None:
+            return evaluate_exported(exported, _source(config), config, claimed.keep)
+        assert checkpoint is not None
         return _evaluate(config, checkpoint, claimed.keep)
 
 
@@ -118,7 +125,11 @@ def _measure(
     trainer.validate(module, datamodule=data, verbose=False)
     if not trainer.is_global_zero or module.metrics is None:
         return None
-    from rtdetrv2_train.commands.reporting import history_of, report  # matplotlib, which no step waits for
+    from rtdetrv2_train.commands.reporting import (  # matplotlib, which no step waits for
+        history_of,
+        report,
+        speed_and_size,
+    )
 
     save_and_print_metrics(module.metrics, output)
     facts = {"model": str(config.model.name), "weights": str(source)}
@@ -127,7 +138,8 @@ def _measure(
         facts["trained on"] = str(Path(config.data.root) / of_set if of_set else config.data.root)
     history = history_of(folder) if folder else []
     title = "/".join(Path(source).parts[-2:])
-    analysis = report(output, title, module.evaluator, data.val_annotations, model, data.image_size, facts, history)
+    facts |= speed_and_size(model, data.image_size)
+    analysis = report(output, title, module.evaluator, data.val_annotations, facts, history)
     print_advice(worst_classes(analysis, history=history))
     print_line(f"{'report':16} {os.path.relpath(output / REPORT_FILE)}")
     return module.metrics

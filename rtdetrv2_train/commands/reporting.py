@@ -30,8 +30,6 @@ def report(
     title: str,
     evaluator: CocoEvaluator,
     annotations: AnnotationTable,
-    model: nn.Module,
-    image_size: tuple[int, int],
     facts: Mapping[str, str],
     history: Sequence[Mapping[str, float]] = (),
 ) -> Analysis:
@@ -42,9 +40,7 @@ def report(
         title: of the page.
         evaluator: with the detections of the validation set.
         annotations: of that set.
-        model: to be measured for speed and size, on the device it is on.
-        image_size: (height, width) of its input.
-        facts: what was trained on what: name and value.
+        facts: about the model: name and value.
         history: the metrics of each epoch of its training, where they are known.
     """
     analysis = analyse(evaluator)
@@ -61,7 +57,7 @@ def report(
     if lines := notes(analysis.metrics):
         of_set["note"] = "; ".join(lines)
     names = {image: str(annotations.file_names[index]) for image, index in numbers.items()}
-    subject = Subject(title, {**facts, **of_set, **speed_and_size(model, image_size)}, read, names, history)
+    subject = Subject(title, {**facts, **of_set}, read, names, history)
     write_report(folder / REPORT_FILE, analysis, subject)
     save_json(folder / ANALYSIS_FILE, analysis.as_dict())
     return analysis
@@ -74,7 +70,12 @@ def history_of(folder: Path) -> list[dict[str, float]]:
 
 
 def speed_and_size(model: nn.Module, image_size: tuple[int, int]) -> dict[str, str]:
-    """Parameters, input size, and the time of one image on the device that the model is on."""
+    """Facts for :func:`report`: parameters, input size, and the time of one image.
+
+    Args:
+        model: on the device to measure on.
+        image_size: (height, width) of its input.
+    """
     device = next(model.parameters()).device
     image = torch.zeros(1, 3, *image_size, dtype=torch.uint8, device=device)
     was_training = model.training

@@ -146,6 +146,10 @@ def _train(trainer: Trainer, config: DictConfig) -> TrainedRun | None:
         log.warning(note)
     pretrained = _start_from_weights(model, config, data, is_new=resumed is None)
     _freeze(model, config, pretrained, resumed is not None)
+    if config.export.check and trainer.is_global_zero:
+        from rtdetrv2_train.commands.deployment import check_export  # which few runs need
+
+        check_export(model, data, config.export.format)
     if config.gradient_checkpointing:
         enable_gradient_checkpointing(model)
     if config.compile:
@@ -199,7 +203,11 @@ def _finish(trainer: Trainer, module: DetectionModule, data: CocoDataModule, con
     write_model_folder(folder / MODEL_FOLDER, module.model.state_dict(), module.card)
     if module.metrics is None:
         return TrainedRun(folder, None)
-    from rtdetrv2_train.commands.reporting import history_of, report  # matplotlib, which no step waits for
+    from rtdetrv2_train.commands.reporting import (  # matplotlib, which no step waits for
+        history_of,
+        report,
+        speed_and_size,
+    )
 
     save_and_print_metrics(module.metrics, folder)
     history = history_of(folder)
@@ -208,9 +216,7 @@ def _finish(trainer: Trainer, module: DetectionModule, data: CocoDataModule, con
         str(config.name),
         module.evaluator,
         data.val_annotations,
-        module.model,
-        data.image_size,
-        _facts(config, data),
+        {**_facts(config, data), **speed_and_size(module.model, data.image_size)},
         history,
     )
     card = replace(module.card, threshold=analysis.threshold)  # which only the report finds

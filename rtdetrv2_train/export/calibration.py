@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rtdetrv2_train.data.annotations import AnnotationTable
-from rtdetrv2_train.data.images.decode import UnreadableImageError
+from rtdetrv2_train.data.images.decode import ImageArray, UnreadableImageError
 from rtdetrv2_train.data.images.resize import evaluation_input
 from rtdetrv2_train.inference.detector import Detector
 
@@ -46,16 +46,14 @@ def chosen_images(annotations: AnnotationTable, count: int = CALIBRATION_IMAGES)
     return chosen
 
 
-def inputs_of(
-    detector: Detector, annotations: AnnotationTable, indices: Sequence[int]
-) -> Iterator[NDArray[np.float32]]:
-    """The model's inputs of some images, float32 ``[1, 3, H, W]`` in [0, 1]; those that cannot be read are left out."""
-    for image in images_of(annotations, indices):
+def inputs_of(detector: Detector, images: Iterable[ImageArray]) -> Iterator[NDArray[np.float32]]:
+    """The model's inputs of some images, float32 ``[1, 3, H, W]`` in [0, 1]."""
+    for image in images:
         pixels, _ = evaluation_input(image, detector.image_size, detector.letterbox)
         yield (pixels.astype(np.float32) / np.float32(255)).transpose(2, 0, 1)[None]
 
 
-def images_of(annotations: AnnotationTable, indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+def images_of(annotations: AnnotationTable, indices: Sequence[int]) -> Iterator[ImageArray]:
     """The pixels of some images, uint8 ``[H, W, 3]``; those that cannot be read are left out."""
     for index in indices:
         try:

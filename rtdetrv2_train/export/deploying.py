@@ -6,12 +6,13 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from rtdetrv2_train.data.images.decode import ImageArray
@@ -25,6 +26,7 @@ from rtdetrv2_train.inference.export_card import ExportCard, Graph, Precision, c
 from rtdetrv2_train.inference.exported import ExportedModel, detector_of
 from rtdetrv2_train.inference.runtimes import RUNTIMES, Session, open_model, require
 from rtdetrv2_train.model.architecture import COARSEST_STRIDE
+from rtdetrv2_train.model.decoder import DecoderLayer
 from rtdetrv2_train.model.deformable_attention import SamplingMethod
 
 _TIMED = 10
@@ -46,7 +48,7 @@ class Wish:
 
     format: str
     graph: Graph = "raw"
-    shape: Shape = Shape()
+    shape: Shape = field(default_factory=Shape)
     precision: Precision = "float32"
     sampling: SamplingMethod | None = None
     num_queries: int | None = None
@@ -67,11 +69,13 @@ class Exported:
         path: its file.
         card: what is known about it; saved beside the file.
         detector: it, in its runtime.
+        reference: the same graph in PyTorch.
     """
 
     path: Path
     card: ExportCard
     detector: Detector
+    reference: Detector
 
 
 def deploy(
@@ -105,9 +109,12 @@ def deploy(
     kind.write(job)
     card = _card(detector, wish, recorded)
     card.save(path)
-    card = replace(card, verified=_verified(detector, job, card, images, kind))
+    reference = replace(detector, model=recorded.module.model)
+    session = open_model(path, card)
+    opened = detector_of(ExportedModel(session, card))
+    card = replace(card, verified=_verified(opened, reference, job, card, images, session))
     card.save(path)
-    return Exported(path, card, detector_of(ExportedModel(open_model(path, card), card)))
+    return Exported(path, card, opened, reference)
 
 
 def checked(wish: Wish) -> Format:
@@ -154,7 +161,7 @@ def _card(detector: Detector, wish: Wish, recorded: Recorded) -> ExportCard:
         format=wish.format,
         graph=wish.graph,
         precision=wish.precision,
-        sampling=decoder.layers[0].cross_attn.method,
+        sampling=cast(DecoderLayer, decoder.layers[0]).cross_attn.method,
         decoder_layers=len(decoder.layers),
         num_queries=decoder.num_queries,
         batch=wish.shape.batch,
@@ -179,13 +186,10 @@ def _version(package: str) -> str:
 
 
 def _verified(
-    detector: Detector, job: Job, card: ExportCard, images: Sequence[ImageArray], kind: Format
+    found: Detector, expected: Detector, job: Job, card: ExportCard, images: Sequence[ImageArray], session: Session
 ) -> dict[str, Any]:
-    """Compare at every batch and size that the card promises, and time one image."""
+    """Compare at every batch and size that the card promises, and time one call."""
     tolerance = TOLERANCES[card.precision, card.sampling]
-    session = open_model(job.path, card)
-    expected = replace(detector, model=job.recorded.module.model)
-    found = detector_of(ExportedModel(session, card))
     sizes: dict[str, Any] = {}
     for count, size in _shapes(card, len(images)):
         some = [images[index % len(images)] for index in range(count)]
@@ -195,11 +199,12 @@ def _verified(
         if agreement.share(tolerance) < tolerance.share:
             raise UserError(
                 f"'{job.path}' does not find what PyTorch finds: {agreement.share(tolerance):.0%} of the objects agree "
-                f"in {name} pixels; {first_difference(job, card, kind.write)}"
+                f"in {name} pixels; {first_difference(job, card, FORMATS[card.format].write)}"
             )
     return {
         "objects": sizes,
-        "milliseconds": _milliseconds(session, card, images[0]),
+        "milliseconds": _milliseconds(session, _inputs(card, images[0])),
+        "pytorch_milliseconds": _milliseconds(expected.model, [torch.zeros(card.batch or 1, 3, *card.image_size)]),
         "megabytes": round(sum(file.stat().st_size for file in _files_of(job.path)) / 1e6, 1),
     }
 
@@ -216,16 +221,20 @@ def _shapes(card: ExportCard, images: int) -> list[tuple[int, tuple[int, int]]]:
     return shapes
 
 
-def _milliseconds(session: Session, card: ExportCard, image: ImageArray) -> float:
-    """Median time of one call, one after the other."""
+def _inputs(card: ExportCard, image: ImageArray) -> list[NDArray[Any]]:
+    """Of one call of the exported model."""
     if card.graph == "end_to_end":
-        inputs = [image[None].repeat(card.batch or 1, 0), np.array([card.threshold], np.float32)]
-    else:
-        inputs = [np.zeros((card.batch or 1, 3, *card.image_size), np.float32)]
+        return [image[None].repeat(card.batch or 1, 0), np.array([card.threshold], np.float32)]
+    return [np.zeros((card.batch or 1, 3, *card.image_size), np.float32)]
+
+
+def _milliseconds(call: Callable[..., Any], inputs: Sequence[Any]) -> float:
+    """Median time of one call, one after the other."""
     seconds = []
     for _ in range(_TIMED + 2):
         began = time.perf_counter()
-        session(*inputs)
+        with torch.inference_mode():
+            call(*inputs)
         seconds.append(time.perf_counter() - began)
     return round(1000 * statistics.median(seconds[2:]), 2)
 

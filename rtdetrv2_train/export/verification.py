@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from rtdetrv2_train.data.images.decode import ImageArray
 from rtdetrv2_train.inference.detector import Detector, Prediction
+from rtdetrv2_train.inference.export_card import Precision
 
 _OBJECTS = 10  # of an image, the best
 
@@ -41,6 +42,9 @@ TOLERANCES = {
     ("int8", "discrete"): Tolerance(10, 0.2, 0.6),
 }
 """By precision and sampling."""
+
+AP_TOLERANCES: dict[Precision, float] = {"float32": 0.003, "float16": 0.005, "int8": 0.02}
+"""How much AP may be lower than PyTorch's, by precision."""
 
 
 @dataclass(frozen=True)

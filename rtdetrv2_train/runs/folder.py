@@ -28,9 +28,9 @@ def newest_run(path: str | Path) -> Path:
 
 
 def run_folder_of(source: str | Path) -> Path | None:
-    """The run that a path belongs to: the folder itself, or the one around a checkpoint; None if it is no run's."""
+    """The run that a path belongs to: the folder itself, or the one around a checkpoint or an export; None if none."""
     path = Path(source)
-    for folder in (path, *list(path.parents)[:2]):
+    for folder in (path, *list(path.parents)[:3]):
         if (folder / CONFIG_FILE).is_file():
             return folder
     return None
