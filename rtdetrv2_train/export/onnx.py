@@ -21,7 +21,7 @@ from rtdetrv2_train.files import atomic_save
 
 OLDEST_OPSET, OPSET = 18, 18
 _SCOPES = "pkg.torch.onnx.name_scopes"
-_FLOAT_PARTS = ("model.decoder", "model.encoder.encoder")  # attention loses AP in int8
+_INT8_PARTS, _FLOAT_PARTS = ("model.backbone", "model.encoder"), ("model.encoder.encoder",)  # attention loses AP in int8
 
 
 def write_onnx(
@@ -44,7 +44,7 @@ def write_onnx(
     newest = onnx.defs.onnx_opset_version()
     if not OLDEST_OPSET <= opset <= newest:
         raise UserError(f"opset={opset}: PyTorch and onnx {onnx.__version__} write {OLDEST_OPSET} to {newest}")
-    model = _translated(recorded, opset)
+    model = translated(recorded, opset)
     if recorded.precision == "int8":
         model = _quantized(model, calibration)
     elif recorded.precision == "float16":
@@ -56,8 +56,13 @@ def write_onnx(
     atomic_save(path, lambda temporary: onnx.save(model, str(temporary)))
 
 
-def _translated(recorded: Recorded, opset: int) -> Any:
-    """The recorded graph as onnx's ``ModelProto``, with readable names of its dimensions."""
+def translated(recorded: Recorded, opset: int) -> Any:
+    """The recorded graph as onnx's ``ModelProto``, with readable names of its dimensions.
+
+    Args:
+        recorded: the graph, whatever its precision: this is float32.
+        opset: version of ONNX's operators.
+    """
     with _quiet("torch.onnx", "onnxscript", "onnx_ir"):
         program = torch.onnx.export(
             recorded.program,
@@ -102,7 +107,8 @@ def _quantized(model: Any, calibration: Iterable[NDArray[np.float32]]) -> Any:
             images = next(self.inputs, None)
             return None if images is None else {"images": images}
 
-    kept = [node.name for node in model.graph.node if any(part in _scope(node) for part in _FLOAT_PARTS)]
+    integer = int8_nodes(model)
+    kept = [node.name for node in model.graph.node if node.name not in integer]
     with tempfile.TemporaryDirectory(prefix="rtdetrv2-") as folder:
         plain, quantized = Path(folder, "float32.onnx"), Path(folder, "int8.onnx")
         onnx.save(model, str(plain))
@@ -118,6 +124,16 @@ def _quantized(model: Any, calibration: Iterable[NDArray[np.float32]]) -> Any:
             nodes_to_exclude=kept,
         )
         return onnx.load(str(quantized))
+
+
+def int8_nodes(model: Any) -> set[str]:
+    """The names of the nodes that int8 is meant for: those of the backbone and of the encoder but for its attention."""
+    return {
+        node.name
+        for node in model.graph.node
+        if any(part in (scope := _scope(node)) for part in _INT8_PARTS)
+        and not any(part in scope for part in _FLOAT_PARTS)
+    }
 
 
 @contextmanager

@@ -62,7 +62,7 @@ class ShapeCache(Generic[T]):
         return ShapeCache(self.capacity)
 
     def __getstate__(self) -> dict[str, object]:
-        return {"capacity": self.capacity, "_entries": OrderedDict()}
+        return {"capacity": self.capacity, "_entries": OrderedDict(), "_only": None}
 
 
 class FrozenBatchNorm2d(nn.Module):
