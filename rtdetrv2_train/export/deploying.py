@@ -105,7 +105,8 @@ def deploy(
     recorded = record(detector, wish.graph, wish.shape, wish.precision, wish.sampling, wish.num_queries)
     letterbox = detector.letterbox if wish.graph == "end_to_end" else None
     path.parent.mkdir(parents=True, exist_ok=True)
-    job = Job(recorded, path, wish.opset, calibration, letterbox)
+    batch = wish.shape.batch or 1
+    job = Job(recorded, path, wish.opset, lambda: (inputs.repeat(batch, 0) for inputs in calibration()), letterbox)
     kind.write(job)
     card = _card(detector, wish, recorded)
     card.save(path)

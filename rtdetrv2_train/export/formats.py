@@ -30,7 +30,7 @@ class Job:
         recorded: the graph.
         path: of the file to write.
         opset: version of ONNX's operators, where the format has them.
-        calibration: gives the inputs for int8, float32 ``[1, 3, H, W]``.
+        calibration: gives the inputs for int8, float32 ``[B, 3, H, W]`` with B the fixed batch, or 1.
         letterbox: for an end-to-end graph: whether images keep their aspect ratio; None for a raw graph.
     """
 
@@ -70,10 +70,25 @@ def _onnx(job: Job) -> None:
     write_onnx(job.recorded, job.path, job.opset, job.calibration(), job.letterbox)
 
 
+def _openvino(job: Job) -> None:
+    from rtdetrv2_train.export.openvino import write_openvino
+
+    write_openvino(job.recorded, job.path, job.calibration(), job.letterbox)
+
+
 FORMATS: dict[str, Format] = {
     "onnx": Format(
         _onnx,
         packages=("onnx", "onnxscript"),
+        precisions=("float32", "float16", "int8"),
+        end_to_end=True,
+        dynamic_batch=True,
+        dynamic_size=True,
+    ),
+    "openvino": Format(
+        _openvino,
+        packages=("onnx", "onnxscript"),
+        int8_packages=("nncf",),
         precisions=("float32", "float16", "int8"),
         end_to_end=True,
         dynamic_batch=True,

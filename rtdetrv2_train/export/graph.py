@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
@@ -123,6 +125,11 @@ class Recorded:
             most = _LARGEST_SIDE // COARSEST_STRIDE
             images |= {2: COARSEST_STRIDE * Dim("rows", max=most), 3: COARSEST_STRIDE * Dim("columns", max=most)}
         return (images, spans, {})[: len(self.example)]
+
+    def inputs_with(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """All inputs by name, where the first is given: images ``[B, 3, H, W]``."""
+        others = [value[: len(images)].numpy() for value in self.example[1:]]
+        return dict(zip(self.input_names, (images, *others), strict=True))
 
     @cached_property
     def program(self) -> ExportedProgram:

@@ -21,7 +21,10 @@ from rtdetrv2_train.files import atomic_save
 
 OLDEST_OPSET, OPSET = 18, 18
 _SCOPES = "pkg.torch.onnx.name_scopes"
-_INT8_PARTS, _FLOAT_PARTS = ("model.backbone", "model.encoder"), ("model.encoder.encoder",)  # attention loses AP in int8
+_INT8_PARTS, _FLOAT_PARTS = (
+    ("model.backbone", "model.encoder"),
+    ("model.encoder.encoder",),
+)  # attention loses AP in int8
 
 
 def write_onnx(
@@ -46,7 +49,7 @@ def write_onnx(
         raise UserError(f"opset={opset}: PyTorch and onnx {onnx.__version__} write {OLDEST_OPSET} to {newest}")
     model = translated(recorded, opset)
     if recorded.precision == "int8":
-        model = _quantized(model, calibration)
+        model = _quantized(model, recorded, calibration)
     elif recorded.precision == "float16":
         model = _halved(model)
     if letterbox is not None:
@@ -94,7 +97,7 @@ def _halved(model: Any) -> Any:
     return converted.model
 
 
-def _quantized(model: Any, calibration: Iterable[NDArray[np.float32]]) -> Any:
+def _quantized(model: Any, recorded: Recorded, calibration: Iterable[NDArray[np.float32]]) -> Any:
     """Convolutions in int8, the rest as it was."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -105,7 +108,7 @@ def _quantized(model: Any, calibration: Iterable[NDArray[np.float32]]) -> Any:
 
         def get_next(self) -> dict[str, NDArray[Any]] | None:
             images = next(self.inputs, None)
-            return None if images is None else {"images": images}
+            return None if images is None else recorded.inputs_with(images)
 
     integer = int8_nodes(model)
     kept = [node.name for node in model.graph.node if node.name not in integer]

@@ -52,9 +52,10 @@ def write_openvino(
     if recorded.precision == "int8":
         model = _quantized(model, int8_nodes(translation), recorded, calibration)
     for port in (*model.inputs, *model.outputs):
-        (name,) = port.get_names() & _LAYOUTS.keys()
+        (name,) = port.get_names() & {*recorded.input_names, *recorded.output_names}
         port.get_tensor().set_names({name})
-        port.node.set_layout(openvino.Layout(_LAYOUTS[name]))
+        if name in _LAYOUTS:
+            port.node.set_layout(openvino.Layout(_LAYOUTS[name]))
     if letterbox is not None:
         assert recorded.shape.image_size is not None
         model = resize_within(model, recorded.shape.image_size, letterbox)
@@ -101,8 +102,7 @@ def _quantized(model: Any, names: set[str], recorded: Recorded, calibration: Ite
     """Convolutions of some nodes of the ONNX graph in int8, with what lies between them; the rest as it was."""
     import nncf
 
-    others = [value.numpy()[:1] for value in recorded.example[1:]]
-    inputs = [dict(zip(recorded.input_names, (images, *others), strict=True)) for images in calibration]
+    inputs = [recorded.inputs_with(images) for images in calibration]
     kept = [
         node.get_friendly_name()
         for node in model.get_ops()

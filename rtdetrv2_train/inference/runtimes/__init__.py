@@ -35,6 +35,7 @@ class Runtime(NamedTuple):
 
 RUNTIMES = {
     "onnx": Runtime("ONNX Runtime", ".onnx", ("onnxruntime",), "onnx"),
+    "openvino": Runtime("OpenVINO", ".xml", ("openvino",), "openvino"),
 }
 """By format. ``open_<format>`` in the file of that name opens it."""
 
