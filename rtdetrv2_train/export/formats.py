@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,46 @@ def _openvino(job: Job) -> None:
     write_openvino(job.recorded, job.path, job.calibration(), job.letterbox)
 
 
+def _pt2(job: Job) -> None:
+    from rtdetrv2_train.export.pt2 import write_pt2
+
+    write_pt2(job.recorded, job.path)
+
+
+def _aoti(job: Job) -> None:
+    from rtdetrv2_train.export.pt2 import write_aoti
+
+    write_aoti(job.recorded, job.path)
+
+
+def _litert(job: Job) -> None:
+    from rtdetrv2_train.export.litert import write_litert
+
+    write_litert(job.recorded, job.path)
+
+
+def _executorch(job: Job) -> None:
+    from rtdetrv2_train.export.executorch import write_executorch
+
+    write_executorch(job.recorded, job.path)
+
+
+def _coreml(job: Job) -> None:
+    from rtdetrv2_train.export.coreml import write_coreml
+
+    write_coreml(job.recorded, job.path)
+
+
+def _mnn(job: Job) -> None:
+    from rtdetrv2_train.export.mnn import write_mnn
+    from rtdetrv2_train.export.onnx import write_onnx
+
+    with tempfile.TemporaryDirectory(prefix="rtdetrv2-") as folder:
+        onnx_file = Path(folder, "model.onnx")
+        write_onnx(replace(job.recorded, precision="float32"), onnx_file, job.opset, (), None)
+        write_mnn(onnx_file, job.path, job.recorded.precision)
+
+
 FORMATS: dict[str, Format] = {
     "onnx": Format(
         _onnx,
@@ -94,5 +135,11 @@ FORMATS: dict[str, Format] = {
         dynamic_batch=True,
         dynamic_size=True,
     ),
+    "pt2": Format(_pt2, dynamic_batch=True, dynamic_size=True),
+    "aoti": Format(_aoti, dynamic_batch=True, dynamic_size=True),
+    "litert": Format(_litert, packages=("litert_torch",)),
+    "executorch": Format(_executorch),
+    "coreml": Format(_coreml, precisions=("float32", "float16")),
+    "mnn": Format(_mnn, packages=("onnx", "onnxscript"), precisions=("float32", "float16"), dynamic_batch=True),
 }
 """For deployment, by name; their runtimes are in ``inference/runtimes``."""

@@ -36,6 +36,12 @@ class Runtime(NamedTuple):
 RUNTIMES = {
     "onnx": Runtime("ONNX Runtime", ".onnx", ("onnxruntime",), "onnx"),
     "openvino": Runtime("OpenVINO", ".xml", ("openvino",), "openvino"),
+    "pt2": Runtime("PyTorch", ".pt2", ("torch",), ""),
+    "aoti": Runtime("AOTInductor", ".pt2", ("torch",), ""),
+    "litert": Runtime("LiteRT", ".tflite", ("ai_edge_litert",), "litert"),
+    "executorch": Runtime("ExecuTorch", ".pte", ("executorch",), "executorch"),
+    "coreml": Runtime("Core ML", ".mlpackage", ("coremltools",), "coreml"),
+    "mnn": Runtime("MNN", ".mnn", ("MNN",), "mnn"),
 }
 """By format. ``open_<format>`` in the file of that name opens it."""
 
