@@ -21,10 +21,8 @@ from rtdetrv2_train.files import atomic_save
 
 OLDEST_OPSET, OPSET = 18, 18
 _SCOPES = "pkg.torch.onnx.name_scopes"
-_INT8_PARTS, _FLOAT_PARTS = (
-    ("model.backbone", "model.encoder"),
-    ("model.encoder.encoder",),
-)  # attention loses AP in int8
+_INT8_PARTS = ("model.backbone", "model.encoder")
+_FLOAT_PARTS = ("model.encoder.encoder",)  # attention loses AP in int8
 
 
 def write_onnx(

@@ -7,9 +7,11 @@ fixed dimensions, and does not know the minimum of two sizes.
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +65,7 @@ def write_openvino(
         written = Path(folder, path.name)
         openvino.save_model(model, written, compress_to_fp16=recorded.precision == "float16")
         for suffix in (".bin", ".xml"):  # the .xml last: it stands for both
-            content = written.with_suffix(suffix).read_bytes()
-            atomic_save(path.with_suffix(suffix), lambda temporary, content=content: temporary.write_bytes(content))
+            atomic_save(path.with_suffix(suffix), partial(shutil.copyfile, written.with_suffix(suffix)))
 
 
 def _take_apart(model: Any) -> None:
