@@ -6,11 +6,12 @@ fixed dimensions, and does not know the minimum of two sizes.
 
 from __future__ import annotations
 
+import io
 import logging
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,7 @@ def _quantized(model: Any, names: set[str], recorded: Recorded, calibration: Ite
         if node.get_type_name() not in ("Constant", "Parameter", "Result")
         and node.get_friendly_name().split("/")[0] not in names
     ]
+    exact = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE)  # also where there is no VNNI
     with _quiet("nncf"):
         return nncf.quantize(
             model,
@@ -118,16 +120,18 @@ def _quantized(model: Any, names: set[str], recorded: Recorded, calibration: Ite
             target_device=nncf.TargetDevice.CPU,
             subset_size=len(inputs),
             ignored_scope=nncf.IgnoredScope(names=kept, types=["MatMul"], validate=False),
+            advanced_parameters=exact,
         )
 
 
 @contextmanager
 def _quiet(name: str) -> Iterator[None]:
-    """Without what a logger says of its progress."""
+    """Without what a package says of its progress."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.WARNING)
     try:
-        yield
+        with redirect_stdout(io.StringIO()):
+            yield
     finally:
         logger.setLevel(level)

@@ -43,7 +43,9 @@ def resize_within(model: Any, size: tuple[int, int], letterbox: bool) -> Any:
             ops.multiply(original, ops.gather(whole, swapped, zero)), ops.gather(original, swapped, zero)
         )
         fitted = ops.maximum(ops.minimum(ops.round(scaled, "half_to_even"), whole), numbers(1))
-    vertical, horizontal = (_weights(ops, *_both(ops, index, original, fitted), size[index]) for index in (0, 1))
+    vertical, horizontal = (
+        _weights(ops, _side(ops, index, original), _side(ops, index, fitted), size[index]) for index in (0, 1)
+    )
     planes = ops.convert(ops.transpose(taken, ops.constant([0, 3, 1, 2])), "f32")
     rows = _whole(ops, ops.matmul(planes, horizontal, False, True))
     pixels = _whole(ops, ops.matmul(vertical, rows, False, False))
@@ -58,9 +60,9 @@ def resize_within(model: Any, size: tuple[int, int], letterbox: bool) -> Any:
     return openvino.Model(model.get_results(), [taken, threshold], "rtdetrv2")
 
 
-def _both(ops: Any, index: int, *sizes: Any) -> list[Any]:
-    """The height (0) or the width (1) of sizes."""
-    return [ops.gather(size, ops.constant(np.array([index], np.int32)), ops.constant(np.int32(0))) for size in sizes]
+def _side(ops: Any, index: int, size: Any) -> Any:
+    """The height (0) or the width (1) of a size."""
+    return ops.gather(size, ops.constant(np.array([index], np.int32)), ops.constant(np.int32(0)))
 
 
 def _weights(ops: Any, side: Any, fitted: Any, length: int) -> Any:

@@ -41,7 +41,7 @@ def open_openvino(path: Path, card: ExportCard) -> Callable[..., list[NDArray[An
     request = compiled.create_infer_request()
 
     def run(*inputs: NDArray[Any]) -> list[NDArray[Any]]:
-        found = request.infer(dict(zip(card.input_names, inputs, strict=True)))
+        found = request.infer(dict(zip(card.input_names, inputs, strict=True)), share_inputs=True)
         return [np.array(found[name]) for name in card.output_names]  # copies: the next call overwrites them
 
     return run
