@@ -107,8 +107,12 @@ def deploy_and_print(detector: Detector, wish: Wish, output: Path, run_folder: P
         )
     images, calibration = _images(detector, data, config.images, wish)
     exported = deploy(detector, wish, output, images, calibration)
+    if exported.detector is None:
+        print_line(f"written          {os.path.relpath(exported.path)}")
+        print_line(f"not compared with PyTorch, as {RUNTIMES[wish.format].title} does not run on this system", "yellow")
+        return exported.path
     if data is not None and config.verify == "ap":
-        exported = _with_precision_measured(exported, data)
+        exported = _with_precision_measured(exported, exported.detector, data)
     _print(exported)
     return exported.path
 
@@ -166,14 +170,14 @@ def _images(
     return list(made_up_images(_COMPARED, detector.image_size)), tuple
 
 
-def _with_precision_measured(exported: Exported, data: CocoDataModule) -> Exported:
+def _with_precision_measured(exported: Exported, found: Detector, data: CocoDataModule) -> Exported:
     """Measure AP on the validation set, with PyTorch and with the exported model.
 
     Raises:
         UserError: if too much is lost.
     """
     card = exported.card
-    before, after = _average_precision(exported.reference, data), _average_precision(exported.detector, data)
+    before, after = _average_precision(exported.reference, data), _average_precision(found, data)
     card = replace(card, verified={**card.verified, "AP": after, "AP_in_pytorch": before})
     card.save(exported.path)
     if before - after > (most := AP_TOLERANCES[card.precision]):

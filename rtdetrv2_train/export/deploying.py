@@ -68,13 +68,13 @@ class Exported:
     Attributes:
         path: its file.
         card: what is known about it; saved beside the file.
-        detector: it, in its runtime.
+        detector: it, in its runtime; None where that does not run on this system.
         reference: the same graph in PyTorch.
     """
 
     path: Path
     card: ExportCard
-    detector: Detector
+    detector: Detector | None
     reference: Detector
 
 
@@ -111,6 +111,8 @@ def deploy(
     card = _card(detector, wish, recorded)
     card.save(path)
     reference = replace(detector, model=recorded.module.model)
+    if not runtime.runs_here:
+        return Exported(path, card, None, reference)
     session = open_model(path, card)
     opened = detector_of(ExportedModel(session, card))
     card = replace(card, verified=_verified(opened, reference, job, card, images, session))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class Job:
     Attributes:
         recorded: the graph.
         path: of the file to write.
+        image_size: (height, width) of the model, where the graph leaves it open.
         opset: version of ONNX's operators, where the format has them.
         calibration: gives the inputs for int8, float32 ``[B, 3, H, W]`` with B the fixed batch, or 1.
         letterbox: for an end-to-end graph: whether images keep their aspect ratio; None for a raw graph.
@@ -37,6 +39,7 @@ class Job:
 
     recorded: Recorded
     path: Path
+    image_size: tuple[int, int]
     opset: int
     calibration: Callable[[], Iterable[NDArray[np.float32]]]
     letterbox: bool | None
@@ -109,12 +112,27 @@ def _coreml(job: Job) -> None:
 
 def _mnn(job: Job) -> None:
     from rtdetrv2_train.export.mnn import write_mnn
+
+    with _onnx_file(job) as file:
+        write_mnn(file, job.path, job.recorded.precision)
+
+
+def _tensorrt(job: Job) -> None:
+    from rtdetrv2_train.export.tensorrt import write_tensorrt
+
+    with _onnx_file(job) as file:
+        write_tensorrt(file, job.path, job.recorded.shape, job.image_size, job.recorded.precision)
+
+
+@contextmanager
+def _onnx_file(job: Job) -> Iterator[Path]:
+    """The graph in float32, for converters that read ONNX."""
     from rtdetrv2_train.export.onnx import write_onnx
 
     with tempfile.TemporaryDirectory(prefix="rtdetrv2-") as folder:
-        onnx_file = Path(folder, "model.onnx")
-        write_onnx(replace(job.recorded, precision="float32"), onnx_file, job.opset, (), None)
-        write_mnn(onnx_file, job.path, job.recorded.precision)
+        file = Path(folder, "model.onnx")
+        write_onnx(replace(job.recorded, precision="float32"), file, job.opset, (), None)
+        yield file
 
 
 FORMATS: dict[str, Format] = {
@@ -136,7 +154,14 @@ FORMATS: dict[str, Format] = {
         dynamic_size=True,
     ),
     "pt2": Format(_pt2, dynamic_batch=True, dynamic_size=True),
-    "aoti": Format(_aoti, dynamic_batch=True, dynamic_size=True),
+    "aoti": Format(_aoti),
+    "tensorrt": Format(
+        _tensorrt,
+        packages=("onnx", "onnxscript"),
+        precisions=("float32", "float16"),
+        dynamic_batch=True,
+        dynamic_size=True,
+    ),
     "litert": Format(_litert, packages=("litert_torch",)),
     "executorch": Format(_executorch),
     "coreml": Format(_coreml, precisions=("float32", "float16")),

@@ -74,7 +74,7 @@ def written(
     shape = shape or Shape(1, SIZE)
     recorded = record(Detector(model.eval(), ("a", "b", "c"), SIZE), "raw", shape, precision, sampling)
     path = path.with_suffix(RUNTIMES[name].suffix)
-    FORMATS[name].write(Job(recorded, path, 18, tuple, None))
+    FORMATS[name].write(Job(recorded, path, SIZE, 18, tuple, None))
     return recorded, open_model(path, card_of(name, shape, precision, sampling))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,13 +25,20 @@ class Runtime(NamedTuple):
         title: as its makers call it.
         suffix: of its files.
         packages: that must be importable.
-        extra: of this project, which installs them.
+        extra: of this project, which installs them; empty where there is nothing to install.
+        system: the one that it runs on, as Python's ``platform.system`` calls it; empty: any.
     """
 
     title: str
     suffix: str
     packages: tuple[str, ...]
     extra: str
+    system: str = ""
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether it does on this system, if it is installed."""
+        return self.system in ("", platform.system())
 
 
 RUNTIMES = {
@@ -38,13 +46,15 @@ RUNTIMES = {
     "openvino": Runtime("OpenVINO", ".xml", ("openvino",), "openvino"),
     "pt2": Runtime("PyTorch", ".pt2", ("torch",), ""),
     "aoti": Runtime("AOTInductor", ".pt2", ("torch",), ""),
+    "tensorrt": Runtime("TensorRT", ".engine", ("tensorrt",), "tensorrt"),
     "litert": Runtime("LiteRT", ".tflite", ("ai_edge_litert",), "litert"),
     "executorch": Runtime("ExecuTorch", ".pte", ("executorch",), "executorch"),
-    "coreml": Runtime("Core ML", ".mlpackage", ("coremltools",), "coreml"),
+    "coreml": Runtime("Core ML", ".mlpackage", ("coremltools",), "coreml", "Darwin"),
     "mnn": Runtime("MNN", ".mnn", ("MNN",), "mnn"),
 }
 """By format. ``open_<format>`` in the file of that name opens it."""
 
+_SYSTEMS = {"Darwin": "macOS"}
 SUFFIXES = frozenset(runtime.suffix for runtime in RUNTIMES.values())
 
 
@@ -60,6 +70,8 @@ def open_model(path: Path, card: ExportCard) -> Session:
     """
     if (runtime := RUNTIMES.get(card.format)) is None:
         raise UserError(f"the card of '{path}' names the format '{card.format}': there are {', '.join(RUNTIMES)}")
+    if not runtime.runs_here:
+        raise UserError(f"{runtime.title} runs on {_SYSTEMS[runtime.system]} alone: open '{path}' there")
     require(runtime.packages, f"opening '{path}' with {runtime.title}", runtime.extra)
     module = importlib.import_module(f"{__name__}.{card.format}")
     session: Session = getattr(module, f"open_{card.format}")(path, card)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,10 @@ def open_coreml(path: Path, card: ExportCard) -> Callable[..., list[NDArray[Any]
         what takes the inputs in the order of the card and gives the outputs in their order.
 
     Raises:
-        UserError: on another system, or if Core ML cannot open it.
+        UserError: if Core ML cannot open it.
     """
     import coremltools
 
-    if platform.system() != "Darwin":
-        raise UserError(f"Core ML runs on macOS alone: open '{path}' there")
     try:
         model = coremltools.models.MLModel(str(path))
     except Exception as error:  # of the package, or of the compiler behind it
