@@ -106,7 +106,14 @@ def deploy(
     letterbox = detector.letterbox if wish.graph == "end_to_end" else None
     path.parent.mkdir(parents=True, exist_ok=True)
     batch = wish.shape.batch or 1
-    job = Job(recorded, path, wish.opset, lambda: (inputs.repeat(batch, 0) for inputs in calibration()), letterbox)
+    job = Job(
+        recorded,
+        path,
+        detector.image_size,
+        wish.opset,
+        lambda: (inputs.repeat(batch, 0) for inputs in calibration()),
+        letterbox,
+    )
     kind.write(job)
     card = _card(detector, wish, recorded)
     card.save(path)
