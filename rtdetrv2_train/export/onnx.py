@@ -63,6 +63,9 @@ def translated(recorded: Recorded, opset: int) -> Any:
     Args:
         recorded: the graph, whatever its precision: this is float32.
         opset: version of ONNX's operators.
+
+    Raises:
+        UserError: if PyTorch does not write that version.
     """
     with _quiet("torch.onnx", "onnxscript", "onnx_ir"):
         program = torch.onnx.export(
@@ -76,6 +79,10 @@ def translated(recorded: Recorded, opset: int) -> Any:
         )
     assert program is not None
     model: Any = program.model_proto
+    if all(used.version != opset for used in model.opset_import if not used.domain):  # which PyTorch does not say
+        raise UserError(
+            f"opset={opset}: PyTorch {torch.__version__} does not write it: use an older one, from {OLDEST_OPSET}"
+        )
     names = {"images": ("batch", "channels", "height", "width"), "spans": ("batch",), "count": ("batch",)}
     for value in (*model.graph.input, *model.graph.output):
         known = names.get(value.name, ("batch", "queries"))
@@ -113,17 +120,18 @@ def _quantized(model: Any, recorded: Recorded, calibration: Iterable[NDArray[np.
     with tempfile.TemporaryDirectory(prefix="rtdetrv2-") as folder:
         plain, quantized = Path(folder, "float32.onnx"), Path(folder, "int8.onnx")
         onnx.save(model, str(plain))
-        quantize_static(
-            str(plain),
-            str(quantized),
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv", "MaxPool", "Add", "Concat", "AveragePool"],
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=kept,
-        )
+        with _quiet("root"):  # advice about a step that is done already
+            quantize_static(
+                str(plain),
+                str(quantized),
+                Reader(),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=["Conv", "MaxPool", "Add", "Concat", "AveragePool"],
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                nodes_to_exclude=kept,
+            )
         return onnx.load(str(quantized))
 
 

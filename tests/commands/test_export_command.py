@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -80,8 +81,10 @@ def test_what_cannot_be_exported_is_one_line(run: Path, overrides: list[str], me
 
 
 def test_int8_without_images_is_refused(run: Path, tmp_path: Path) -> None:
-    output = run_command("export", f"checkpoint={run / 'model'}", "precision=int8", f"output={tmp_path}", expect=2)
-    assert "images" in output
+    shutil.copytree(run / "model", tmp_path / "elsewhere")
+    settings = (f"checkpoint={tmp_path / 'elsewhere'}", f"output={tmp_path / 'out'}", "precision=int8")
+    output = run_command("export", *settings, expect=2)
+    assert "precision=int8 is calibrated on images: give images=FOLDER, or run= with its data set" in output
 
 
 def test_settings_of_the_export_are_not_taken_again(exported: Path, tmp_path: Path) -> None:
