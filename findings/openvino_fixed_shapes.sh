@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # OpenVINO: a program of torch.export with fixed shapes becomes a model for any shape, which computes something else.
 #
-# Packages: openvino 2026.4.1, torch 2.14.1 (large: with CUDA some 5 GB), numpy 2.4.6.
+# Packages: openvino 2026.4.1, torch 2.14.1 (large: with CUDA some 5 GB), numpy 2.4.6, packaging 25.0.
 # Input:    torch.export of x.reshape(x.shape[0], -1).sum(1) for x of shape [1, 3, 8, 8], given to convert_model.
 # Expected: a model of input [1, 3, 8, 8], as the program has no other; four images are refused, as by PyTorch.
 # Seen:     a model of input [?, ?, ?, ?] that takes four images and gives one sum over all of them.
@@ -10,8 +10,8 @@ set -euo pipefail
 folder="$(mktemp -d)"
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder"
-"$folder/bin/pip" install --quiet numpy==2.4.6 openvino==2026.4.1 torch==2.14.1
-CUDA_VISIBLE_DEVICES="" "$folder/bin/python" - <<'PYTHON' 2>/dev/null
+"$folder/bin/pip" install --quiet numpy==2.4.6 openvino==2026.4.1 packaging==25.0 torch==2.14.1
+CUDA_VISIBLE_DEVICES="" "$folder/bin/python" -W ignore - <<'PYTHON'
 import numpy as np
 import openvino
 import torch
