@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,11 +50,16 @@ def write_openvino(
     """
     import openvino
 
+    batch = recorded.shape.batch
+    if recorded.precision == "int8" and batch not in (None, 1):  # nncf corrects biases with batches of 1
+        recorded = replace(recorded, shape=replace(recorded.shape, batch=None))
     translation = translated(recorded, OPSET)
     model = openvino.Core().read_model(translation.SerializeToString())
     _take_apart(model)
     if recorded.precision == "int8":
         model = _quantized(model, int8_nodes(translation), recorded, calibration)
+    if batch != recorded.shape.batch:
+        model.reshape({p: [batch, *p.partial_shape[1:]] for p in model.inputs if p.partial_shape[0].is_dynamic})
     for port in (*model.inputs, *model.outputs):
         (name,) = port.get_names() & {*recorded.input_names, *recorded.output_names}
         port.get_tensor().set_names({name})

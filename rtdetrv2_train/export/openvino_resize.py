@@ -4,6 +4,7 @@ Pillow's antialiased bilinear filter is two products with matrices of weights. O
 (Interpolate, ``bilinear_pillow``) takes seconds on the CPU whenever an image has another size than the one before.
 
 Every number of pixels below is a whole number in float32, so that the weights are as exact as one division.
+Constants are whole numbers too, which float16 holds.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def resize_within(model: Any, size: tuple[int, int], letterbox: bool) -> Any:
     planes = ops.convert(ops.transpose(taken, ops.constant([0, 3, 1, 2])), "f32")
     rows = _whole(ops, ops.matmul(planes, horizontal, False, True))
     pixels = _whole(ops, ops.matmul(vertical, rows, False, False))
-    floats = ops.multiply(pixels, numbers(1 / 255))
+    floats = ops.divide(pixels, numbers(255))
     seen = ops.divide(ops.multiply(original, whole), fitted)
     batch = ops.slice(shape, *(ops.constant([index]) for index in (0, 1, 1)))
     spanned = ops.broadcast(seen, ops.concat([batch, ops.constant(np.array([2], np.int32))], 0))
@@ -72,7 +73,7 @@ def _weights(ops: Any, side: Any, fitted: Any, length: int) -> Any:
     pixel of the coarser of the two.
     """
     one, two = (ops.constant(np.array([value], np.float32)) for value in (1, 2))
-    index = ops.constant(np.arange(length, dtype=np.float32)[:, None])
+    index = ops.convert(ops.constant(np.arange(length, dtype=np.int32)[:, None]), "f32")
     scalar = ops.squeeze(ops.convert(side, "i32"), ops.constant([0]))
     pixel = ops.range(ops.constant(np.int32(0)), scalar, ops.constant(np.int32(1)), "f32")
     centre = ops.multiply(ops.add(ops.multiply(index, two), one), side)

@@ -132,6 +132,15 @@ def test_int8_is_close_and_leaves_attention_alone(detector: Detector, tmp_path: 
     assert np.median(np.abs(np.sort(expected.ravel()) - np.sort(found.ravel()))) < 0.1
 
 
+def test_int8_can_have_a_batch_and_resize_images(detector: Detector, tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+    calibration = [made.image(f"calibration {index}", 1, *SIZE).numpy() for index in range(2)]
+    path, card, _ = written(detector, tmp_path, Shape(2, SIZE), "int8", graph="end_to_end", calibration=calibration)
+    images = np.zeros((2, 50, 70, 3), np.uint8)
+    labels, scores, boxes, count = open_model(path, card)(images, np.array([0.3], np.float32))
+    assert [part.shape for part in (labels, scores, boxes, count)] == [(2, 60), (2, 60), (2, 60, 4), (2,)]
+
+
 @pytest.mark.parametrize("letterbox", [False, True])
 def test_an_end_to_end_graph_finds_what_pytorch_finds(detector: Detector, tmp_path: Path, letterbox: bool) -> None:
     detector = replace(detector, letterbox=letterbox)
