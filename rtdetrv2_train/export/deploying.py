@@ -23,7 +23,7 @@ from rtdetrv2_train.export.probe import first_difference
 from rtdetrv2_train.export.verification import TOLERANCES, compared
 from rtdetrv2_train.inference.detector import Detector
 from rtdetrv2_train.inference.export_card import ExportCard, Graph, Precision, card_path
-from rtdetrv2_train.inference.exported import ExportedModel, detector_of
+from rtdetrv2_train.inference.exported import detector_of
 from rtdetrv2_train.inference.runtimes import RUNTIMES, Session, open_model, require
 from rtdetrv2_train.model.architecture import COARSEST_STRIDE
 from rtdetrv2_train.model.decoder import DecoderLayer
@@ -121,7 +121,7 @@ def deploy(
     if not runtime.runs_here:
         return Exported(path, card, None, reference)
     session = open_model(path, card)
-    opened = detector_of(ExportedModel(session, card))
+    opened = detector_of(session, card)
     card = replace(card, verified=_verified(opened, reference, job, card, images, session))
     card.save(path)
     return Exported(path, card, opened, reference)

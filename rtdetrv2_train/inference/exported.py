@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rtdetrv2_train.data.images.decode import ImageArray
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.inference.detector import Detector, ImageLike, Prediction, pixels_of
 from rtdetrv2_train.inference.export_card import ExportCard, exported_file
@@ -20,7 +21,7 @@ from rtdetrv2_train.model.output import ModelOutput
 
 
 class ExportedModel(nn.Module):
-    """A raw graph in its runtime, in place of a model.
+    """A file in its runtime, in place of a model.
 
     Args:
         session: of the file.
@@ -31,6 +32,10 @@ class ExportedModel(nn.Module):
         super().__init__()
         self.session = session
         self.card = card
+
+
+class RawModel(ExportedModel):
+    """A raw graph."""
 
     def forward(self, images_B3HW: Tensor) -> ModelOutput:
         """Logits and boxes of uint8 images ``[B, 3, H, W]``; see :class:`ModelOutput`."""
@@ -59,16 +64,24 @@ def in_batches(session: Session, images: NDArray[np.generic], size: int | None) 
     return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
 
+class EndToEndModel(ExportedModel):
+    """An end-to-end graph."""
+
+    def forward(self, images_BHW3: ImageArray, threshold: float) -> list[NDArray[np.generic]]:
+        """Labels, scores, boxes and counts of images; see `DetectionGraph`."""
+        return self.session(images_BHW3, np.array([threshold], np.float32))
+
+
 @dataclass(frozen=True, eq=False)
 class EndToEndDetector(Detector):
     """A detector whose graph resizes images and picks detections itself, one image at a time."""
 
     def _predict(self, images: Sequence[ImageLike], threshold: float, max_detections: int) -> list[Prediction]:
-        model = cast(ExportedModel, self.model)
+        model = cast(EndToEndModel, self.model)
         predictions = []
         for image in images:
             pixels = pixels_of(image, self.reading())[None].repeat(model.card.batch or 1, 0)
-            labels, scores, boxes, count = model.session(pixels, np.array([threshold], np.float32))
+            labels, scores, boxes, count = model(pixels, threshold)
             kept = slice(0, min(int(count[0]), max_detections))
             names = [self.class_names[label] for label in labels[0, kept]]
             predictions.append(Prediction(labels[0, kept].astype(np.int64), names, scores[0, kept], boxes[0, kept]))
@@ -90,14 +103,14 @@ def load_exported(source: str | Path) -> Detector | None:
     if (path := exported_file(source, SUFFIXES)) is None:
         return None
     card = ExportCard.read(path)
-    return detector_of(ExportedModel(open_model(path, card), card))
+    return detector_of(open_model(path, card), card)
 
 
-def detector_of(model: ExportedModel) -> Detector:
-    """The detector around an exported model."""
-    card = model.card
-    return (Detector if card.graph == "raw" else EndToEndDetector)(
-        cast("nn.Module", model),
+def detector_of(session: Session, card: ExportCard) -> Detector:
+    """The detector around an opened file."""
+    raw = card.graph == "raw"
+    return (Detector if raw else EndToEndDetector)(
+        (RawModel if raw else EndToEndModel)(session, card),
         card.class_names,
         card.image_size,
         letterbox=card.letterbox,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -61,6 +62,16 @@ def test_predicting_with_an_export_gives_the_objects_of_the_run(run: Path, expor
     best = [max(found, key=lambda row: row["score"]) for found in rows.values()]
     assert best[0]["bbox"] == pytest.approx(best[1]["bbox"], abs=0.05)
     assert best[0]["score"] == pytest.approx(best[1]["score"], abs=1e-3)
+
+
+def test_an_end_to_end_export_says_how_fast_its_model_is(run: Path, tmp_path: Path) -> None:
+    run_command("export", f"run={run}", "graph=end_to_end", f"output={tmp_path / 'whole'}")
+    for name in "ab":
+        Image.new("RGB", (70, 50), (200, 30, 30)).save(tmp_path / f"{name}.png")
+    settings = (f"source={tmp_path}/*.png", f"output={tmp_path / 'out'}", "formats=[csv]")
+    output = run_command("predict", f"checkpoint={tmp_path / 'whole' / 'model.onnx'}", *settings)
+    whole, alone = map(float, re.findall(r"([\d.e+]+) images a second with .* alone ([\d.e+]+)", output)[0])
+    assert whole <= alone < 1e5
 
 
 @pytest.mark.parametrize(

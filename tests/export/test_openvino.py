@@ -19,7 +19,7 @@ from rtdetrv2_train.export.graph import Recorded, Shape, record
 from rtdetrv2_train.export.openvino import write_openvino
 from rtdetrv2_train.inference.detector import Detector, make_detector
 from rtdetrv2_train.inference.export_card import ExportCard, Graph, Precision
-from rtdetrv2_train.inference.exported import ExportedModel, detector_of
+from rtdetrv2_train.inference.exported import detector_of
 from rtdetrv2_train.inference.runtimes import open_model
 from rtdetrv2_train.model.deformable_attention import SamplingMethod
 from tests.support import fill_with_scores, made
@@ -145,7 +145,7 @@ def test_int8_can_have_a_batch_and_resize_images(detector: Detector, tmp_path: P
 def test_an_end_to_end_graph_finds_what_pytorch_finds(detector: Detector, tmp_path: Path, letterbox: bool) -> None:
     detector = replace(detector, letterbox=letterbox)
     path, card, _ = written(detector, tmp_path, Shape(None, SIZE), graph="end_to_end")
-    exported = detector_of(ExportedModel(open_model(path, card), card))
+    exported = detector_of(open_model(path, card), card)
     for number, (height, width) in enumerate([(240, 320), (301, 97), (40, 50)]):
         image = np.random.default_rng(number).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
         image = image.repeat(8, 0).repeat(8, 1)[:height, :width]
