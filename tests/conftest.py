@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from absl import logging as absl_logging
 
 from rtdetrv2_train import build_model
 from rtdetrv2_train.checkpoints.model_folder import ModelCard, write_model_folder
@@ -31,6 +33,8 @@ def pytest_configure() -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ["OMP_NUM_THREADS"] = "1"
         torch.set_num_threads(1)
+    # OpenVINO imports absl, whose handler closes the stream that it found when logging is configured later: pytest's.
+    absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture(autouse=True)
