@@ -174,7 +174,15 @@ def test_a_run_is_exported_into_its_folder(
 
 
 def test_the_command_line_exports_a_run(run_folder: Path, tmp_path: Path) -> None:
-    output = run_command("export", f"run={run_folder}", "output=hf", "num_eval_layers=1", folder=tmp_path, columns=20)
+    output = run_command(
+        "export",
+        f"run={run_folder}",
+        "format=huggingface",
+        "output=hf",
+        "num_eval_layers=1",
+        folder=tmp_path,
+        columns=20,
+    )
     assert 'RTDetrV2ForObjectDetection.from_pretrained("hf")' in output
     assert read_checkpoint(tmp_path / "hf").architecture.decoder.num_layers == 1
     assert [path.name for path in tmp_path.iterdir()] == ["hf"]
