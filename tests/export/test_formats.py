@@ -101,14 +101,14 @@ def test_half_precision_weights_of_mnn_give_nearly_the_same(tmp_path: Path) -> N
     assert 1e-6 < difference(recorded, session) < 2e-2
 
 
-@pytest.mark.parametrize("name", formats("litert", "executorch", "coreml"))
+@pytest.mark.parametrize("name", formats("litert", "executorch", "coreml", "aoti"))
 def test_any_batch_where_it_is_left_open(name: str, tmp_path: Path) -> None:
     recorded, session = written(name, tmp_path / "model", Shape(None, SIZE))
     assert difference(recorded, session, 1) < 1e-3
     assert difference(recorded, session, 3) < 1e-3
 
 
-@pytest.mark.parametrize("name", formats("litert", "executorch", "coreml", "mnn"))
+@pytest.mark.parametrize("name", formats("litert", "executorch", "coreml", "mnn", "aoti"))
 def test_any_size_where_it_is_left_open(name: str, tmp_path: Path) -> None:
     recorded, session = written(name, tmp_path / "model", Shape(None, None))
     assert difference(recorded, session, 1, (64, 64)) < 1e-3

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -41,7 +42,8 @@ def open_aoti(path: Path, card: ExportCard) -> Callable[..., list[NDArray[Any]]]
     def run(*inputs: NDArray[Any]) -> list[NDArray[Any]]:
         _check(inputs[0], card)
         with torch.inference_mode():
-            return [output.numpy() for output in package(*map(torch.from_numpy, inputs))]
+            tensors = [torch.from_numpy(np.ascontiguousarray(value)) for value in inputs]  # it ignores other strides
+            return [output.numpy() for output in package(*tensors)]
 
     return run
 
