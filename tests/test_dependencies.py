@@ -25,7 +25,6 @@ NOT_IMPORTED = {
     "hydra-ray-launcher": "a plugin, which Hydra finds",
     "onnxscript": "torch.onnx.export needs it",
 }
-MODULES = {"_tools": "mnn"}  # of packages that may not be installed here
 FOR_DEVELOPERS = {"test", "dev", "docs"}
 
 
@@ -58,7 +57,7 @@ def test_every_import_is_declared_and_every_declared_package_is_used() -> None:
     distributions = packages_distributions()
     used: set[str] = set()
     for module, files in imported().items():
-        providers = {normalised(name) for name in distributions.get(module, [MODULES.get(module, module)])}
+        providers = {normalised(name) for name in distributions.get(module, [module])}
         assert providers & declared(), f"{module}, imported in {files}, is not declared"
         used |= providers
     assert declared() - used == set(NOT_IMPORTED)

@@ -62,6 +62,8 @@ USED = (
     ),
     PrivateName("optuna.trial.Trial", "_suggest", "sweeps/study.py", "draws from a distribution, whatever its class"),
     PrivateName("optuna.trial.FrozenTrial", "_trial_id", "sweeps/study.py", "attaches to a trial by its number"),
+    PrivateName("torch", "_inductor", "export/pt2.py", "where AOTInductor is, documented so"),
+    PrivateName("torch", "_inductor", "inference/runtimes/aoti.py", "where AOTInductor is, documented so"),
     PrivateName("os", "_exit", "training/distributed.py", "documented; private in name only"),
 )
 

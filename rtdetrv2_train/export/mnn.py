@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from pathlib import Path
 
@@ -23,13 +24,12 @@ def write_mnn(onnx_file: Path, path: Path, precision: Precision) -> None:
     Raises:
         UserError: if MNN cannot convert the graph.
     """
-    import _tools  # the extension behind MNN.tools.mnnconvert
-
+    tools = importlib.import_module("_tools")  # the extension behind MNN.tools.mnnconvert
     with tempfile.TemporaryDirectory(prefix="rtdetrv2-") as folder:
         converted = Path(folder, "model.mnn")
         half = ["--fp16"] if precision == "float16" else []
         names = ["--modelFile", str(onnx_file), "--MNNModel", str(converted), "--bizCode", "rtdetrv2"]
-        _tools.mnnconvert(["mnnconvert", "-f", "ONNX", *names, *half])
+        tools.mnnconvert(["mnnconvert", "-f", "ONNX", *names, *half])
         if not converted.exists():
             raise UserError("MNN cannot convert this model: it says why above")
         atomic_save(path, lambda temporary: temporary.write_bytes(converted.read_bytes()))
