@@ -1,6 +1,6 @@
 """Exports a run in every format, sampling and precision, and prints what came out as a table of Markdown.
 
-    python benchmarks/export_table.py runs/r18vd onnx openvino pt2 --folder /tmp/exports
+    python benchmarks/export_table.py runs/r18vd onnx openvino pt2 --folder FOLDER
 
 Each row is a whole `rtdetrv2 export ... verify=ap`: AP of the validation set in PyTorch and in the runtime, differences
 of the objects in pixels at 640, the median time of a call with one image, the size of the file.

@@ -137,6 +137,7 @@ def checked(wish: Wish) -> Format:
     check_size(wish.shape.image_size)
     if wish.shape.batch is not None:
         check_number("batch", wish.shape.batch, 1, others=("dynamic",))
+    check_number("opset", wish.opset, 1)
     if wish.num_queries is not None:
         check_number("num_queries", wish.num_queries, 1)
     if wish.precision not in kind.precisions:
@@ -205,6 +206,10 @@ def _verified(
         some = [images[index % len(images)] for index in range(count)]
         agreement = compared(replace(expected, image_size=size), replace(found, image_size=size), some)
         name = f"{count} x {size[0]} x {size[1]}"
+        if not len(agreement.pixels):
+            raise UserError(
+                f"'{job.path}' cannot be compared: in PyTorch every score is NaN; export another checkpoint"
+            )
         sizes[name] = agreement.summary()
         if agreement.share(tolerance) < tolerance.share:
             raise UserError(

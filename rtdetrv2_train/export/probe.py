@@ -26,18 +26,16 @@ class ProbeGraph(DetectorGraph):
 
     input_names = ("images",)
 
-    def __init__(self, model: ReparameterisedDetector) -> None:
+    def __init__(self, model: ReparameterisedDetector, example_B3HW: Tensor) -> None:
         super().__init__(model)
-        self.output_names = tuple(name.replace(".", "_") for name in self._outputs_of_parts(None))
+        self.output_names = tuple(name.replace(".", "_") for name in self._outputs_of_parts(example_B3HW))
 
     def forward(self, images_B3HW: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
         return tuple(self._outputs_of_parts(images_B3HW).values())
 
-    def _outputs_of_parts(self, images_B3HW: Tensor | None) -> dict[str, Any]:
+    def _outputs_of_parts(self, images_B3HW: Tensor) -> dict[str, Any]:
         parts = {name: module for top in _LISTS for name, module in _parts(top, self.model.get_submodule(top))}
-        if images_B3HW is None:
-            return parts
         outputs: dict[str, Any] = {}
 
         def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -49,11 +47,11 @@ class ProbeGraph(DetectorGraph):
         finally:
             for hook in hooks:
                 hook.remove()
-        return {name: outputs[name] for name in parts}
+        return outputs
 
 
 def _parts(prefix: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The children of a part; of a list, each of its modules; only those that give one tensor and are called."""
+    """The children of a part; of a list, each of its modules."""
     found = []
     for name, child in module.named_children():
         path = f"{prefix}.{name}"
@@ -75,7 +73,7 @@ def first_difference(job: Job, card: ExportCard, write: Callable[[Job], None]) -
     Returns:
         half a sentence for the user.
     """
-    module = ProbeGraph(job.recorded.module.model).eval()
+    module = ProbeGraph(job.recorded.module.model, job.recorded.example[0]).eval()
     recorded = Recorded(module, job.recorded.example[:1], job.recorded.shape, job.recorded.precision)
     with tempfile.TemporaryDirectory(prefix="rtdetrv2-") as folder:
         path = Path(folder, job.path.name)
