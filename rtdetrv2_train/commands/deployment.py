@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
@@ -132,6 +133,7 @@ def check_export(model: RTDETRv2, data: CocoDataModule, format_name: str) -> Non
         raise UserError(f"export.format={format_name}: {nearest(format_name, FORMATS)}use {' or '.join(FORMATS)}")
     detector = make_detector(copy.deepcopy(model).eval().cpu(), data.class_names, data.image_size)
     images = list(images_of(data.val_annotations, chosen_images(data.val_annotations, _COMPARED)))
+    images = images or list(made_up_images(_COMPARED, data.image_size))
     with tempfile.TemporaryDirectory(prefix="rtdetrv2-") as folder:
         deploy(detector, Wish(format_name, shape=Shape(1, data.image_size)), Path(folder), images)
     log.info("export: the model can be exported to %s", format_name)
@@ -153,11 +155,12 @@ def _images(
     """Images to compare on, and the inputs to calibrate on."""
     sized = replace(detector, image_size=wish.shape.image_size or detector.image_size)
     if folder is not None:
-        frames = [frame.image for frame in open_source(folder) if frame.image is not None]
+        source = open_source(folder)
+        some = replace(source, files=source.files[:: max(len(source.files) // CALIBRATION_IMAGES, 1)])
+        frames = [frame.image for frame in islice(some, CALIBRATION_IMAGES) if frame.image is not None]
         if not frames:
             raise UserError(f"images={folder} has no image that can be read")
-        step = max(len(frames) // CALIBRATION_IMAGES, 1)
-        return frames[:: max(len(frames) // _COMPARED, 1)][:_COMPARED], lambda: inputs_of(sized, frames[::step])
+        return frames[:: max(len(frames) // _COMPARED, 1)][:_COMPARED], lambda: inputs_of(sized, frames)
     if data is not None:
         validation, training = data.val_annotations, data.train_annotations
         chosen = chosen_images(training)

@@ -52,7 +52,10 @@ def load_detector(
             device.
     """
     if (exported := load_exported(source)) is not None:
-        refuse_settings(source, num_eval_layers=num_eval_layers, class_names=class_names, half=half)
+        elsewhere = None if str(device) in ("None", "cpu") else device
+        refuse_settings(
+            source, model=model, num_eval_layers=num_eval_layers, class_names=class_names, half=half, device=elsewhere
+        )
         return exported
     checkpoint = read_checkpoint(newest_run(source) if Path(source).is_dir() else source)
     config = model_config(model) if isinstance(model, str) else model
