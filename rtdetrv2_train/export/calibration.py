@@ -13,6 +13,7 @@ from rtdetrv2_train.data.images.resize import evaluation_input
 from rtdetrv2_train.inference.detector import Detector
 
 CALIBRATION_IMAGES = 128
+_CONSIDERED = 20_000  # images, evenly spread over a larger set
 _SIZES = (32**2, 96**2)  # square pixels, between COCO's small, medium and large
 
 
@@ -29,6 +30,8 @@ def chosen_images(annotations: AnnotationTable, count: int = CALIBRATION_IMAGES)
     Returns:
         their numbers, in the order of choosing; the same for the same annotations.
     """
+    considered = np.unique(np.linspace(0, len(annotations) - 1, min(len(annotations), _CONSIDERED)).astype(np.int64))
+    annotations = annotations.subset(considered)
     num_images = len(annotations)
     sides = annotations.boxes[:, 2:] - annotations.boxes[:, :2]
     size = np.digitize(sides.prod(1), _SIZES)
@@ -43,7 +46,7 @@ def chosen_images(annotations: AnnotationTable, count: int = CALIBRATION_IMAGES)
         chosen.append(int(gain.argmax()))
         left[chosen[-1]] = False
         seen += shown[chosen[-1]]
-    return chosen
+    return considered[chosen].tolist()
 
 
 def inputs_of(detector: Detector, images: Iterable[ImageArray]) -> Iterator[NDArray[np.float32]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
+import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +24,7 @@ from rtdetrv2_train.export.graph import Recorded, Shape, check_size, record
 from rtdetrv2_train.export.probe import first_difference
 from rtdetrv2_train.export.verification import TOLERANCES, compared
 from rtdetrv2_train.inference.detector import Detector
-from rtdetrv2_train.inference.export_card import ExportCard, Graph, Precision, card_path
+from rtdetrv2_train.inference.export_card import ExportCard, Graph, Precision
 from rtdetrv2_train.inference.exported import detector_of
 from rtdetrv2_train.inference.runtimes import RUNTIMES, Session, open_model, require
 from rtdetrv2_train.model.architecture import COARSEST_STRIDE
@@ -106,25 +108,33 @@ def deploy(
     letterbox = detector.letterbox if wish.graph == "end_to_end" else None
     path.parent.mkdir(parents=True, exist_ok=True)
     batch = wish.shape.batch or 1
-    job = Job(
-        recorded,
-        path,
-        detector.image_size,
-        wish.opset,
-        lambda: (inputs.repeat(batch, 0) for inputs in calibration()),
-        letterbox,
-    )
-    kind.write(job)
-    card = _card(detector, wish, recorded)
-    card.save(path)
     reference = replace(detector, model=recorded.module.model)
-    if not runtime.runs_here:
-        return Exported(path, card, None, reference)
-    session = open_model(path, card)
-    opened = detector_of(session, card)
-    card = replace(card, verified=_verified(opened, reference, job, card, images, session))
-    card.save(path)
+    card = _card(detector, wish, recorded)
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:  # until it is known to be right
+        job = Job(
+            recorded,
+            Path(folder, path.name),
+            detector.image_size,
+            wish.opset,
+            lambda: (inputs.repeat(batch, 0) for inputs in calibration()),
+            letterbox,
+        )
+        kind.write(job)
+        if runtime.runs_here:
+            session = open_model(job.path, card)
+            card = replace(card, verified=_verified(detector_of(session, card), reference, job, card, images, session))
+        card.save(job.path)
+        for written in Path(folder).iterdir():
+            _move(written, path.parent / written.name)
+    opened = detector_of(open_model(path, card), card) if runtime.runs_here else None
     return Exported(path, card, opened, reference)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Put a file or folder in the place of another one."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    source.replace(target)
 
 
 def checked(wish: Wish) -> Format:
@@ -208,13 +218,14 @@ def _verified(
         name = f"{count} x {size[0]} x {size[1]}"
         if not len(agreement.pixels):
             raise UserError(
-                f"'{job.path}' cannot be compared: in PyTorch every score is NaN; export another checkpoint"
+                f"'{job.path.name}' cannot be compared: in PyTorch every score is NaN; export another checkpoint"
             )
         sizes[name] = agreement.summary()
-        if agreement.share(tolerance) < tolerance.share:
+        if (share := agreement.share(tolerance)) < tolerance.share:
+            layer = first_difference(job, card, FORMATS[card.format].write)
             raise UserError(
-                f"'{job.path}' does not find what PyTorch finds: {agreement.share(tolerance):.0%} of the objects agree "
-                f"in {name} pixels; {first_difference(job, card, FORMATS[card.format].write)}"
+                f"'{job.path.name}' does not find what PyTorch finds: {share:.0%} of the objects agree in {name} pixels; "
+                f"{layer}"
             )
     return {
         "objects": sizes,
@@ -255,7 +266,5 @@ def _milliseconds(call: Callable[..., Any], inputs: Sequence[Any]) -> float:
 
 
 def _files_of(path: Path) -> list[Path]:
-    """A model's file with those that belong to it, or the files of its folder."""
-    if path.is_dir():
-        return [file for file in path.rglob("*") if file.is_file()]
-    return [file for file in path.parent.glob(f"{path.stem}.*") if file != card_path(path)]
+    """All that was written to the folder of a model's file."""
+    return [file for file in path.parent.rglob("*") if file.is_file()]

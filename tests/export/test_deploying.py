@@ -186,6 +186,7 @@ def test_a_file_that_finds_something_else_is_refused_by_its_first_layer(
         UserError, match=r"does not find what PyTorch finds: .*the first layer that differs is encoder_pan_blocks_1"
     ):
         deploy(detector, Wish("onnx", shape=Shape(1, SIZE)), tmp_path, IMAGES)
+    assert not list(tmp_path.iterdir())  # nobody takes it for a good one
 
 
 @pytest.mark.parametrize(
