@@ -224,8 +224,8 @@ def _verified(
         if (share := agreement.share(tolerance)) < tolerance.share:
             layer = first_difference(job, card, FORMATS[card.format].write)
             raise UserError(
-                f"'{job.path.name}' does not find what PyTorch finds: {share:.0%} of the objects agree in {name} pixels; "
-                f"{layer}"
+                f"'{job.path.name}' does not find what PyTorch finds: {share:.0%} of the objects agree in {name} "
+                f"pixels; {layer}"
             )
     return {
         "objects": sizes,

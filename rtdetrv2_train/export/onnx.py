@@ -93,13 +93,28 @@ def translated(recorded: Recorded, opset: int) -> Any:
 
 
 def _halved(model: Any) -> Any:
-    """Weights and computations in float16; inputs and outputs stay float32."""
+    """Weights and computations of the model in float16; inputs, outputs and post-processing, in pixels, in float32."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
-    converted = OnnxModel(convert_float_to_float16(model, keep_io_types=True))
+    after = [node.name for node in model.graph.node if "model." not in _scope(node)]
+    converted = OnnxModel(convert_float_to_float16(model, keep_io_types=True, node_block_list=after))
+    _join_casts(converted.model.graph)
     converted.topological_sort()  # the converter appends its casts at the end
     return converted.model
+
+
+def _join_casts(graph: Any) -> None:
+    """Let no value go to float16 and back between two nodes that stay float32, as the converter has it."""
+    from onnx import TensorProto
+
+    casts = {node.output[0]: node for node in graph.node if node.op_type == "Cast"}
+    for node in casts.values():
+        before = casts.get(node.input[0])
+        if before is None or node.attribute[0].i != TensorProto.FLOAT:
+            continue
+        if before.attribute[0].i == TensorProto.FLOAT16:
+            node.input[0] = before.input[0]
 
 
 def _quantized(model: Any, recorded: Recorded, calibration: Iterable[NDArray[np.float32]]) -> Any:

@@ -128,6 +128,19 @@ def test_float16_halves_the_file(detector: Detector, tmp_path: Path) -> None:
     assert {value.type for value in session_of(half.path).get_inputs()} == {"tensor(float)"}
 
 
+def test_pixels_are_not_computed_in_float16(detector: Detector, tmp_path: Path) -> None:
+    """It has no fractions of pixels above 2048."""
+    exported = deploy(detector, Wish("onnx", "end_to_end", Shape(1, SIZE), "float16"), tmp_path, IMAGES)
+    nodes = {node.output[0]: node for node in onnx_of(exported.path).graph.node}
+    for name, operator in (("boxes", "GatherElements"), ("scores", "TopK")):
+        last = nodes[name]
+        while last.op_type == "Cast":
+            assert last.attribute[0].i == 1  # float32
+            last = nodes[last.input[0]]
+        assert last.op_type == operator
+    assert exported.path.stat().st_size < 5e6
+
+
 @pytest.mark.parametrize("graph", ["raw", "end_to_end"])
 def test_int8_is_of_the_convolutions_and_not_of_the_decoder(detector: Detector, graph: Any, tmp_path: Path) -> None:
     def inputs() -> Iterator[NDArray[np.float32]]:
