@@ -68,7 +68,7 @@ def evaluate(config: DictConfig, overrides: Sequence[str]) -> CocoMetrics | None
     with claimed_folder(config, overrides, Path("runs", "eval"), "eval.log") as claimed:
         config.run_folder = str(claimed.path)
         if exported is not None:
-            return evaluate_exported(exported, _source(config), config, claimed.keep)
+            return evaluate_exported(exported, _source(config), config, keys_of(overrides), claimed.keep)
         assert checkpoint is not None
         return _evaluate(config, checkpoint, claimed.keep)
 

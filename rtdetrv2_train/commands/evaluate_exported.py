@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -13,6 +13,7 @@ from rtdetrv2_train.classes import Classes, usual_ids
 from rtdetrv2_train.commands.building import save_and_print_metrics
 from rtdetrv2_train.console import print_line
 from rtdetrv2_train.data.loading.datamodule import CocoDataModule
+from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.analysis.advice import worst_classes
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.evaluation.metrics import CocoMetrics
@@ -23,21 +24,30 @@ from rtdetrv2_train.inference.measuring import collect_detections
 from rtdetrv2_train.inference.runtimes import RUNTIMES
 from rtdetrv2_train.runs.configuration import build, save_config
 from rtdetrv2_train.runs.folder import REPORT_FILE
+from rtdetrv2_train.runs.processes import devices_and_nodes
+
+_SETTLED = ("model.image_size", "data.image_size", "data.letterbox", "data.pixel_range")
 
 
-def evaluate_exported(detector: Detector, source: str, config: DictConfig, started: Callable[[], None]) -> CocoMetrics:
+def evaluate_exported(
+    detector: Detector, source: str, config: DictConfig, given: Sequence[str], started: Callable[[], None]
+) -> CocoMetrics:
     """Measure an exported model; metrics and report go to the evaluation's folder.
 
     Args:
         detector: the exported model.
         source: its file.
         config: as composed from ``conf/eval.yaml``, with the data of the model's run.
+        given: keys of the command line.
         started: called when the data set is read.
 
     Raises:
-        UserError: if a setting would have to be that of the export.
+        UserError: if a setting would have to be that of the export, or several processes would measure the same.
     """
+    if (launched := devices_and_nodes()) is not None and launched != (1, 1):
+        raise UserError("one process measures an exported model: start it without torchrun or SLURM's tasks")
     refuse_settings(source, num_eval_layers=config.num_eval_layers, class_names=config.class_names)
+    refuse_settings(source, **{key: key in given for key in _SETTLED})
     card = cast(ExportedModel, detector.model).card
     for key, value in (("letterbox", card.letterbox), ("pixel_range", card.pixel_range)):
         OmegaConf.update(config, f"data.{key}", value, force_add=True)

@@ -21,6 +21,7 @@ from rtdetrv2_train.data.images.decode import ImageArray
 from rtdetrv2_train.errors import UserError, check_number
 from rtdetrv2_train.export.formats import FORMATS, Format, Job
 from rtdetrv2_train.export.graph import Recorded, Shape, check_size, record
+from rtdetrv2_train.export.onnx import OPSET
 from rtdetrv2_train.export.probe import first_difference
 from rtdetrv2_train.export.verification import TOLERANCES, compared
 from rtdetrv2_train.inference.detector import Detector
@@ -54,7 +55,7 @@ class Wish:
     precision: Precision = "float32"
     sampling: SamplingMethod | None = None
     num_queries: int | None = None
-    opset: int = 18
+    opset: int = OPSET
 
     @property
     def name(self) -> str:
@@ -148,6 +149,8 @@ def checked(wish: Wish) -> Format:
     if wish.shape.batch is not None:
         check_number("batch", wish.shape.batch, 1, others=("dynamic",))
     check_number("opset", wish.opset, 1)
+    if wish.opset != OPSET and not kind.through_onnx:
+        raise UserError(f"opset={wish.opset} has no effect on format={wish.format}: leave it out")
     if wish.num_queries is not None:
         check_number("num_queries", wish.num_queries, 1)
     if wish.precision not in kind.precisions:

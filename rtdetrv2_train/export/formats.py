@@ -54,6 +54,7 @@ class Format:
         packages: what writing needs, beside the runtime's; names of modules.
         int8_packages: what int8 needs besides.
         precisions: that it can have.
+        through_onnx: whether ONNX's operators are of the version that is asked for.
         end_to_end: whether images of any size can be resized in the graph.
         dynamic_batch: whether the batch can be left open.
         dynamic_size: whether height and width can.
@@ -63,6 +64,7 @@ class Format:
     packages: tuple[str, ...] = ()
     int8_packages: tuple[str, ...] = ()
     precisions: tuple[Precision, ...] = ("float32",)
+    through_onnx: bool = False
     end_to_end: bool = False
     dynamic_batch: bool = False
     dynamic_size: bool = False
@@ -139,6 +141,7 @@ FORMATS: dict[str, Format] = {
     "onnx": Format(
         _onnx,
         packages=("onnx", "onnxscript"),
+        through_onnx=True,
         precisions=("float32", "float16", "int8"),
         end_to_end=True,
         dynamic_batch=True,
@@ -158,6 +161,7 @@ FORMATS: dict[str, Format] = {
     "tensorrt": Format(
         _tensorrt,
         packages=("onnx", "onnxscript"),
+        through_onnx=True,
         precisions=("float32", "float16"),
         dynamic_batch=True,
         dynamic_size=True,
@@ -165,6 +169,12 @@ FORMATS: dict[str, Format] = {
     "litert": Format(_litert, packages=("litert_torch",)),
     "executorch": Format(_executorch),
     "coreml": Format(_coreml, precisions=("float32", "float16")),
-    "mnn": Format(_mnn, packages=("onnx", "onnxscript"), precisions=("float32", "float16"), dynamic_batch=True),
+    "mnn": Format(
+        _mnn,
+        packages=("onnx", "onnxscript"),
+        through_onnx=True,
+        precisions=("float32", "float16"),
+        dynamic_batch=True,
+    ),
 }
 """For deployment, by name; their runtimes are in ``inference/runtimes``."""

@@ -19,7 +19,7 @@ from rtdetrv2_train.export.graph import Recorded
 from rtdetrv2_train.export.onnx_resize import resize_within
 from rtdetrv2_train.files import atomic_save
 
-OLDEST_OPSET, OPSET = 18, 18
+OLDEST_OPSET = OPSET = 18
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _INT8_PARTS = ("model.backbone", "model.encoder")
 _FLOAT_PARTS = ("model.encoder.encoder",)  # attention loses AP in int8

@@ -81,6 +81,8 @@ def test_an_end_to_end_export_says_how_fast_its_model_is(run: Path, tmp_path: Pa
         (["precision=int4"], "precision=int4: did you mean 'int8'? use float32 or float16 or int8"),
         (["graph=end_to_end", "format=litert"], "format=litert resizes no images: use graph=raw"),
         (["format=pt2", "precision=int8"], "format=pt2 cannot have precision=int8: use float32, or format=onnx"),
+        (["format=openvino", "opset=20"], "opset=20 has no effect on format=openvino: leave it out"),
+        (["opset=new"], "opset is 'new': give a whole number"),
         (["size=[100,100]"], "size=[100, 100]: height and width must be multiples of 32"),
         (["format=huggingface", "precision=int8"], "precision= has no effect on format=huggingface: leave it out"),
     ],
@@ -99,7 +101,12 @@ def test_int8_without_images_is_refused(run: Path, tmp_path: Path) -> None:
 
 
 def test_settings_of_the_export_are_not_taken_again(exported: Path, tmp_path: Path) -> None:
+    output = run_command("eval", f"checkpoint={exported}", "data.image_size=[96,96]", expect=2)
+    assert "data.image_size has no effect on the exported model" in output
+    Image.new("RGB", (70, 50)).save(tmp_path / "a.png")
+    output = run_command("predict", f"checkpoint={exported}", f"source={tmp_path}", "device=cuda:0", expect=2)
+    assert "device has no effect on the exported model" in output
     output = run_command("predict", f"checkpoint={exported}", f"source={tmp_path}", "half=true", expect=2)
-    assert "no image in it" in output or "half has no effect" in output
+    assert "half has no effect on the exported model" in output
     output = run_command("export", f"checkpoint={exported}", f"output={tmp_path / 'again'}", expect=2)
     assert "an exported model is no PyTorch model" in output
