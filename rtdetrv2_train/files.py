@@ -1,4 +1,4 @@
-"""Writing files so that no reader ever sees half of one, and reading JSON. Imports nothing heavy."""
+"""Writing files so that no reader ever sees half of one, reading JSON, and the cache. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from rtdetrv2_train.errors import UserError
+
+
+def cache_folder() -> Path:
+    """This user's folder for files that can be built again."""
+    home = os.environ.get("HOME")
+    base = Path(os.environ.get("XDG_CACHE_HOME") or (Path(home) / ".cache" if home else tempfile.gettempdir()))
+    return base / "rtdetrv2_train"
 
 
 def atomic_save(path: str | Path, write: Callable[[Path], object], previous: str | Path | None = None) -> Path:

@@ -24,6 +24,7 @@ NOT_IMPORTED = {
     "hydra-submitit-launcher": "a plugin, which Hydra finds",
     "hydra-ray-launcher": "a plugin, which Hydra finds",
     "onnxscript": "torch.onnx.export needs it",
+    "imagecodecs": "tifffile decompresses with it",
 }
 FOR_DEVELOPERS = {"test", "dev", "docs"}
 

@@ -9,14 +9,15 @@ from torch import Tensor
 
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.model.architecture import Architecture, BackboneConfig
-from rtdetrv2_train.model.backbones.hgnetv2 import HGNetV2Config, StageShape
-from rtdetrv2_train.model.backbones.resnet import ResNetVDConfig
+from rtdetrv2_train.model.backbones.hgnetv2 import HGNetV2, HGNetV2Config, StageShape
+from rtdetrv2_train.model.backbones.resnet import ResNetVD, ResNetVDConfig
 from rtdetrv2_train.model.decoder import DecoderConfig
 from rtdetrv2_train.model.hybrid_encoder import HybridEncoderConfig
 
 _HEADS = 8  # of every published model; shapes alone do not tell heads from points
 _IMAGE_SIZE = (640, 640)  # likewise
 _LAYER = "decoder.decoder.layers.0."
+_FIRST_RESNET, _FIRST_HGNET = (f"backbone.{kind.first_convolution}.weight" for kind in (ResNetVD, HGNetV2))
 
 
 def architecture_from_weights(state_dict: Mapping[str, Tensor]) -> Architecture:
@@ -36,7 +37,7 @@ def architecture_from_weights(state_dict: Mapping[str, Tensor]) -> Architecture:
     width = names.shape("encoder.input_proj.0.conv.weight")[0]
     heads, points = _heads_and_points(names)
     return Architecture(
-        backbone=_hgnet(names) if "backbone.stem.stem1.conv.weight" in state_dict else _resnet(names),
+        backbone=_hgnet(names) if _FIRST_HGNET in state_dict else _resnet(names),
         encoder=HybridEncoderConfig(
             width=width,
             num_heads=heads,
@@ -55,6 +56,7 @@ def architecture_from_weights(state_dict: Mapping[str, Tensor]) -> Architecture:
         ),
         num_classes=names.shape("decoder.enc_score_head.weight")[0],
         image_size=_IMAGE_SIZE,
+        in_channels=names.shape(_FIRST_HGNET if _FIRST_HGNET in state_dict else _FIRST_RESNET)[1],
     )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rtdetrv2_train.checkpoints.checkpoint import Checkpoint, make_checkpoint
 from rtdetrv2_train.checkpoints.class_heads import is_class_head, with_rows
+from rtdetrv2_train.checkpoints.input_channels import with_channels
 from rtdetrv2_train.checkpoints.published import configuration_of, looks_like
 from rtdetrv2_train.checkpoints.reading import read_checkpoint
 from rtdetrv2_train.classes import match_classes
@@ -42,6 +43,7 @@ class LoadReport:
         reinitialised: class heads in which some or all classes keep their initial rows.
         copied_rows: names of the classes whose rows were found by name; empty if rows were not matched by name.
         by_position: whether all rows were loaded although the checkpoint does not name its classes.
+        channels: what became of the kernels of RGB in a model of other channels; empty where nothing did.
     """
 
     source: str
@@ -53,10 +55,13 @@ class LoadReport:
     reinitialised: tuple[str, ...] = ()
     copied_rows: tuple[str, ...] = ()
     by_position: bool = False
+    channels: str = ""
 
     def summary(self) -> list[str]:
         """Lines for the log."""
         lines = [f"loaded {self.loaded} tensors from {self.source}"]
+        if self.channels:
+            lines.append(self.channels)
         if self.copied_rows or self.reinitialised:
             shown = _some(self.copied_rows) if self.copied_rows else "none"
             lines.append(
@@ -105,6 +110,8 @@ def load_weights(
     architecture = model.architecture
     own = {name: tensor for name, tensor in state.items() if not _COMPUTED.fullmatch(name)}
     given = {name: tensor for name, tensor in checkpoint.state_dict.items() if not _COMPUTED.fullmatch(name)}
+    first = f"backbone.{model.backbone.first_convolution}.weight"
+    given, channels = with_channels(given, first, architecture.in_channels)
     if class_names is not None and len(class_names) != architecture.num_classes:
         raise ValueError(f"{len(class_names)} class names were given for a model of {architecture.num_classes} classes")
     missing = tuple(name for name in own if name not in given and not name.endswith(_COUNTER))
@@ -135,6 +142,7 @@ def load_weights(
         reinitialised=tuple(reinitialised),
         copied_rows=tuple(class_names[here] for here, _ in rows or ()) if class_names else (),
         by_position=rows is None and there is None and class_names is not None and class_rows == AUTO,
+        channels=channels,
     )
 
 
@@ -183,6 +191,12 @@ def _refuse_other_model(
     reason, num_points = None, checkpoint.architecture.decoder.num_points
     conflict = next((name for name in own if name in given and not _fits(name, own[name], given[name])), None)
     strange = [name for name in unexpected if not _is_further_layer(name, architecture.decoder.num_layers)]
+    channels = checkpoint.architecture.in_channels
+    if channels not in (architecture.in_channels, 3):
+        raise UserError(
+            f"'{checkpoint.source}' takes images of {channels} channels, and this model of {architecture.in_channels}: "
+            f"set data.channels={channels}, or give a checkpoint of RGB"
+        )
     if conflict is not None:
         reason = f"'{conflict}' is {list(given[conflict].shape)} there and {list(own[conflict].shape)} here"
     elif len(missing) > _HANDFUL:

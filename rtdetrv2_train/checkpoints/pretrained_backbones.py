@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rtdetrv2_train.checkpoints.download import download, hub_or_its_cache
+from rtdetrv2_train.checkpoints.input_channels import with_channels
 from rtdetrv2_train.checkpoints.safe_loading import load_tensors
 from rtdetrv2_train.checkpoints.sources import is_url
 from rtdetrv2_train.errors import UserError
@@ -65,6 +66,9 @@ def load_pretrained_backbone(backbone: nn.Module, source: str) -> str:
     weights = _fetch(source, _ways(backbone))
     if "layer1.0.conv1.weight" in weights:
         weights = from_timm(weights)
+    first = f"{backbone.first_convolution}.weight"
+    channels = int(backbone.get_parameter(first).shape[1])
+    weights, note = with_channels(weights, first, channels)
     own = {name: tensor for name, tensor in backbone.state_dict().items() if not _is_counter(name)}
     given = {k: v for k, v in weights.items() if not _is_counter(k) and not _CLASSIFIER.match(k)}
     for name in [*own, *given]:
@@ -75,7 +79,7 @@ def load_pretrained_backbone(backbone: nn.Module, source: str) -> str:
                 "set model.pretrained to weights of this backbone, or to null to start from scratch"
             )
     backbone.load_state_dict(given, strict=False)
-    return f"backbone: {len(given)} pretrained tensors from {source}"
+    return f"backbone: {len(given)} pretrained tensors from {source}" + (f"; {note}" if note else "")
 
 
 def from_timm(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

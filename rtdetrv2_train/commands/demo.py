@@ -42,6 +42,11 @@ def demo(config: DictConfig) -> None:
         raise UserError("no model: give run=runs/..., and with=runs/... to compare it with another")
     sources = [str(source) for source in (config.run, config["with"]) if source]
     detectors = {_title(source): load_detector(source, device=config.device).fused() for source in sources}
+    if others := [title for title, detector in detectors.items() if detector.channels != 3]:
+        raise UserError(
+            f"'{others[0]}' takes images of {detectors[others[0]].channels} channels, and the page shows pictures: use "
+            "rtdetrv2 predict"
+        )
     if len(detectors) < len(sources):
         raise UserError(f"run= and with= are the same run, '{sources[0]}': compare it with another")
     page = demo_page(detectors, detectors[_title(sources[0])].threshold)

@@ -133,7 +133,7 @@ def check_export(model: RTDETRv2, data: CocoDataModule, format_name: str) -> Non
         raise UserError(f"export.format={format_name}: {nearest(format_name, FORMATS)}use {' or '.join(FORMATS)}")
     detector = make_detector(copy.deepcopy(model).eval().cpu(), data.class_names, data.image_size)
     images = list(images_of(data.val_annotations, chosen_images(data.val_annotations, _COMPARED)))
-    images = images or list(made_up_images(_COMPARED, data.image_size))
+    images = images or list(made_up_images(_COMPARED, data.image_size, data.channels))
     with tempfile.TemporaryDirectory(prefix="rtdetrv2-") as folder:
         deploy(detector, Wish(format_name, shape=Shape(1, data.image_size)), Path(folder), images)
     log.info("export: the model can be exported to %s", format_name)
@@ -155,7 +155,7 @@ def _images(
     """Images to compare on, and the inputs to calibrate on."""
     sized = replace(detector, image_size=wish.shape.image_size or detector.image_size)
     if folder is not None:
-        source = open_source(folder)
+        source = replace(open_source(folder, arrays=detector.channels != 3), reading=detector.reading())
         some = replace(source, files=source.files[:: max(len(source.files) // CALIBRATION_IMAGES, 1)])
         frames = [frame.image for frame in islice(some, CALIBRATION_IMAGES) if frame.image is not None]
         if not frames:
@@ -170,7 +170,7 @@ def _images(
     if wish.precision == "int8":
         raise UserError("precision=int8 is calibrated on images: give images=FOLDER, or run= with its data set")
     log.warning("compared on made-up images, as there are no real ones: give images=FOLDER")
-    return list(made_up_images(_COMPARED, detector.image_size)), tuple
+    return list(made_up_images(_COMPARED, detector.image_size, detector.channels)), tuple
 
 
 def _with_precision_measured(exported: Exported, found: Detector, data: CocoDataModule) -> Exported:

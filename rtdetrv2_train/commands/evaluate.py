@@ -22,8 +22,8 @@ from rtdetrv2_train.commands.building import (
     save_and_print_metrics,
 )
 from rtdetrv2_train.commands.evaluate_exported import evaluate_exported
+from rtdetrv2_train.commands.run_data import evaluation_data
 from rtdetrv2_train.console import print_line
-from rtdetrv2_train.data.loading.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.analysis.advice import worst_classes
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
@@ -96,13 +96,11 @@ def _measure(
     folder = run_folder_of(source)
 
     # classes come from the checkpoint, so the training set need not be there
-    data: CocoDataModule = build(config.data, batch_size=1, multiscale=None)
-    data.leave_out_training_set()
-    data.load()
+    data = evaluation_data(config, source)
     data.take_classes(checkpoint.classes_beside(data.val_annotations.classes, config.class_names))
     architecture = checkpoint.architecture
     if checkpoint.card is None:
-        architecture = configured_architecture(config.model, data.num_classes)
+        architecture = configured_architecture(config.model, data.num_classes, in_channels=data.channels)
     model = RTDETRv2(replace(architecture, image_size=data.image_size))
     for line in load_weights(model, checkpoint).summary():
         log.info(line)
@@ -154,3 +152,9 @@ def _look_as_trained(config: DictConfig, checkpoint: Checkpoint, given: Sequence
     for key, value in (("letterbox", checkpoint.letterbox), ("pixel_range", checkpoint.pixel_range)):
         if f"data.{key}" not in given and checkpoint.card is not None:
             OmegaConf.update(config, f"data.{key}", value, force_add=True)
+    channels = checkpoint.architecture.in_channels
+    if "data.channels" in given and config.data.channels != channels:
+        raise UserError(
+            f"data.channels={config.data.channels}, but '{checkpoint.source}' takes {channels}: leave data.channels out"
+        )
+    OmegaConf.update(config, "data.channels", channels, force_add=True)

@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from rtdetrv2_train.classes import Classes, usual_ids
 from rtdetrv2_train.commands.building import save_and_print_metrics
+from rtdetrv2_train.commands.run_data import evaluation_data
 from rtdetrv2_train.console import print_line
-from rtdetrv2_train.data.loading.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.analysis.advice import worst_classes
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
@@ -22,11 +22,11 @@ from rtdetrv2_train.inference.detector import Detector
 from rtdetrv2_train.inference.exported import ExportedModel, refuse_settings
 from rtdetrv2_train.inference.measuring import collect_detections
 from rtdetrv2_train.inference.runtimes import RUNTIMES
-from rtdetrv2_train.runs.configuration import build, save_config
+from rtdetrv2_train.runs.configuration import save_config
 from rtdetrv2_train.runs.folder import REPORT_FILE
 from rtdetrv2_train.runs.processes import devices_and_nodes
 
-_SETTLED = ("model.image_size", "data.image_size", "data.letterbox", "data.pixel_range")
+_SETTLED = ("model.image_size", "data.image_size", "data.letterbox", "data.pixel_range", "data.channels")
 
 
 def evaluate_exported(
@@ -49,12 +49,10 @@ def evaluate_exported(
     refuse_settings(source, num_eval_layers=config.num_eval_layers, class_names=config.class_names)
     refuse_settings(source, **{key: key in given for key in _SETTLED})
     card = cast(ExportedModel, detector.model).card
-    for key, value in (("letterbox", card.letterbox), ("pixel_range", card.pixel_range)):
-        OmegaConf.update(config, f"data.{key}", value, force_add=True)
+    for key in ("letterbox", "pixel_range", "channels"):
+        OmegaConf.update(config, f"data.{key}", getattr(card, key), force_add=True)
     config.data.image_size = list(card.image_size)
-    data = cast(CocoDataModule, build(config.data, batch_size=1, multiscale=None))
-    data.leave_out_training_set()
-    data.load()
+    data = evaluation_data(config, source)
     data.take_classes(Classes(detector.class_names, detector.category_ids or usual_ids(detector.class_names), source))
     save_config(config)
     started()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from omegaconf import DictConfig
 
 from rtdetrv2_train.console import print_line
+from rtdetrv2_train.data.images.reading import RGB
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.inference.loading import load_detector
 from rtdetrv2_train.inference.predicting import Summary, predict_source
@@ -35,7 +37,7 @@ def predict(config: DictConfig) -> Summary:
     model = config.run or config.checkpoint
     if not model:
         raise UserError("no model: give run=runs/... or checkpoint=...")
-    source = open_source(config.source)  # complains before the model is loaded
+    source = open_source(config.source, arrays=True)  # complains before the model is loaded
     detector = load_detector(
         model,
         model=config.get("model"),
@@ -44,6 +46,8 @@ def predict(config: DictConfig) -> Summary:
         device=config.device,
         half=config.half,
     ).fused()
+    if detector.channels == RGB and Path(str(config.source)).is_dir():
+        source = source.without_arrays()
     if detector.device.type == "cpu":
         keep_freed_memory()
     if config.compile:

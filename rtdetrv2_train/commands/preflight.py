@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rtdetrv2_train.checkpoints.sources import check_checkpoint_source
-from rtdetrv2_train.data.paths import check_data_paths
+from rtdetrv2_train.data.paths import check_data_paths, checked_part, paths_of
+from rtdetrv2_train.runs.configuration import plain
 from rtdetrv2_train.runs.configuration_errors import check_keys
 from rtdetrv2_train.runs.folder import newest_run, run_folder_of
 from rtdetrv2_train.runs.values import check_values
@@ -48,5 +49,6 @@ def check_paths(config: DictConfig) -> None:
         return
     if data._target_.endswith(".CocoDataModule"):
         parts = ("val",) if "checkpoint" in config and data.get("val") else ("train", "val")
-        paths = [(data.get(part) or {}).get(key) for part in parts for key in ("annotations", "images")]
-        check_data_paths(data.root, [path for path in paths if path])
+        given = plain(data)
+        named = [path for part in parts for path in paths_of(checked_part(part, given.get(part)))]
+        check_data_paths(data.root, named)

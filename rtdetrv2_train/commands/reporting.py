@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from numpy.typing import NDArray
@@ -19,8 +19,10 @@ from rtdetrv2_train.evaluation.analysis.analysis import Analysis, analyse
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.evaluation.tables import notes
 from rtdetrv2_train.files import save_json
+from rtdetrv2_train.model.detector import RTDETRv2
 from rtdetrv2_train.report.page import Subject, write_report
 from rtdetrv2_train.runs.folder import ANALYSIS_FILE, HISTORY_FILE, REPORT_FILE
+from rtdetrv2_train.viz.boxes import visible
 
 _TIMED = 10
 
@@ -48,7 +50,7 @@ def report(
 
     def read(image_id: int) -> NDArray[Any] | None:
         try:
-            return annotations.image(numbers[image_id]).decode()[0]
+            return visible(annotations.image(numbers[image_id]).decode()[0])
         except UnreadableImageError:
             return None
 
@@ -77,7 +79,9 @@ def speed_and_size(model: nn.Module, image_size: tuple[int, int]) -> dict[str, s
         image_size: (height, width) of its input.
     """
     device = next(model.parameters()).device
-    image = torch.zeros(1, 3, *image_size, dtype=torch.uint8, device=device)
+    image = torch.zeros(
+        1, cast(RTDETRv2, model).architecture.in_channels, *image_size, dtype=torch.uint8, device=device
+    )
     was_training = model.training
     model.eval()
     seconds = []

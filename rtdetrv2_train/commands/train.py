@@ -41,7 +41,7 @@ from rtdetrv2_train.model.detector import RTDETRv2
 from rtdetrv2_train.model.gradient_checkpointing import enable_gradient_checkpointing
 from rtdetrv2_train.runs.claim import claimed_folder
 from rtdetrv2_train.runs.configuration import build, differences, not_followed, plain, save_config, with_saved
-from rtdetrv2_train.runs.folder import MODEL_FOLDER, PICTURES_FILE, REPORT_FILE, run_folder_of
+from rtdetrv2_train.runs.folder import MODEL_FOLDER, PICTURES_FILE, REPORT_FILE, SPLIT_FILE, run_folder_of
 from rtdetrv2_train.runs.model_configuration import configured_architecture
 from rtdetrv2_train.runs.resume import checkpoint_to_resume
 from rtdetrv2_train.training.batch_size import BatchSize, share_out
@@ -136,12 +136,14 @@ def _train(trainer: Trainer, config: DictConfig) -> TrainedRun | None:
     most = config.recipe.max_batch_size_per_device
     batch_size = _share_out(trainer, config, None if most == AUTO else most)
     trainer.accumulate_grad_batches = batch_size.accumulated
-    data: CocoDataModule = build(config.data, batch_size=batch_size.per_device)
+    data: CocoDataModule = build(
+        config.data, batch_size=batch_size.per_device, split_file=Path(config.run_folder) / SPLIT_FILE
+    )
     if trainer.is_global_zero:
         _announce(config, batch_size)
     data.load()
 
-    model = RTDETRv2(configured_architecture(config.model, data.num_classes, data.image_size))
+    model = RTDETRv2(configured_architecture(config.model, data.num_classes, data.image_size, data.channels))
     if trainer.is_global_zero and (note := batch_size.batchnorm_note(model, config.trainer.sync_batchnorm)):
         log.warning(note)
     pretrained = _start_from_weights(model, config, data, is_new=resumed is None)

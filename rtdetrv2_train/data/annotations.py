@@ -55,7 +55,6 @@ class AnnotationTable:
         category_ids: the file's id of every label, ascending.
         class_names: the name of every label.
         problems: the boxes left out of training, and why.
-        sizes_from_images: whether image files were opened for their sizes.
         image_ids: int64 ``[I]``.
         file_names: str ``[I]``.
         heights: int64 ``[I]``, pixels, as the file says; of the turned image where EXIF is applied.
@@ -77,7 +76,6 @@ class AnnotationTable:
     category_ids: tuple[int, ...]
     class_names: tuple[str, ...]
     problems: tuple[AnnotationProblem, ...]
-    sizes_from_images: bool
     image_ids: NDArray[np.int64]
     file_names: NDArray[np.str_]
     heights: NDArray[np.int64]
@@ -162,21 +160,6 @@ class AnnotationTable:
             raw_crowd=self.raw_crowd[raw],
             index=None,
         )
-
-    def split(self, share: float) -> tuple[AnnotationTable, AnnotationTable]:
-        """Two tables: most images, and a share that is held out, drawn in the same way every time.
-
-        Args:
-            share: of the images, at least one.
-
-        Raises:
-            UserError: if there is only one image.
-        """
-        if len(self) < 2:
-            raise UserError(f"'{self.annotation_file}' has one image: it cannot be split, so give data.val")
-        held_out = np.zeros(len(self), dtype=bool)
-        held_out[np.random.default_rng(0).permutation(len(self))[: max(1, round(share * len(self)))]] = True
-        return self.subset(np.flatnonzero(~held_out)), self.subset(np.flatnonzero(held_out))
 
     def relabelled(self, classes: Classes) -> AnnotationTable:
         """The same annotations with other classes and their labels, matched by name.

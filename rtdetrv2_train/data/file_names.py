@@ -25,6 +25,7 @@ from rtdetrv2_train.errors import UserError
 logger = logging.getLogger(__name__)
 
 _Parts = tuple[str, ...]
+_BESIDE_PILLOW = (".heic", ".heif", ".npy")  # what is read without Pillow knowing it from the start
 _AROUND_PATH = re.compile(r"^\w+://[^/]*|[?#].*$")  # scheme and host of a URL, and what follows its path
 
 
@@ -142,7 +143,8 @@ def _without_suffix(parts: _Parts) -> _Parts:
 
 
 def _is_image(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in Image.registered_extensions()
+    suffix = PurePosixPath(name).suffix.lower()
+    return suffix in _BESIDE_PILLOW or suffix in Image.registered_extensions()
 
 
 def _is_end(one: _Parts, other: _Parts) -> bool:

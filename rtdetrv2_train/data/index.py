@@ -1,7 +1,7 @@
-"""The index of an annotation file: the table that was read from it once, kept for every later run and process.
+"""The index of annotations: the table that was read from them once, kept for every later run and process.
 
-It lies beside the annotation file, or in a cache folder where that place cannot be written to. It belongs to a file of
-a certain size and time. It is built again when either has changed, or when the index is damaged.
+It lies beside the annotation file or folder, or in a cache folder where that place cannot be written to. It belongs to
+files of certain sizes and times. It is built again when any has changed, or when the index is damaged.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, fields, replace
 from pathlib import Path
@@ -21,54 +20,70 @@ from filelock import FileLock
 
 from rtdetrv2_train.data.annotations import AnnotationProblem, AnnotationTable
 from rtdetrv2_train.data.array_folder import ArrayFolder, UnusableArraysError, write_arrays
-from rtdetrv2_train.data.formats.coco import read_coco_file
+from rtdetrv2_train.data.formats.finding import FORMATS, label_of, source_of
+from rtdetrv2_train.data.formats.source import Source
 from rtdetrv2_train.data.images.decode import Exif, Reading
 from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.files import cache_folder
 
 logger = logging.getLogger(__name__)
 
 # To be raised whenever what is written, or how it is computed, changes.
-_VERSION = 3
+_VERSION = 4
 _PATIENCE = 600.0  # seconds for another process to build the index
 
 
 def load_annotations(annotation_file: Path, image_folder: Path, exif: Exif = "auto") -> AnnotationTable:
-    """Read an annotation file, or its index; the log names broken boxes, which are not trained on.
+    """Read annotations whose place is known, or their index; the log names broken boxes, which are not trained on.
 
     Args:
-        annotation_file: JSON file with ``images``, ``annotations`` and ``categories``.
-        image_folder: folder that the ``file_name`` of the images is relative to.
+        annotation_file: file or folder of the labels, in any known format.
+        image_folder: folder that the names of the images are relative to.
         exif: see `Reading`; ``apply`` opens all images once.
 
     Raises:
-        UserError: if the file is missing or is not a COCO annotation file.
+        UserError: if the file is missing or cannot be understood.
+    """
+    return load_source(source_of(Path(annotation_file), Path(image_folder)), exif)
+
+
+def load_source(source: Source, exif: Exif = "auto") -> AnnotationTable:
+    """Read a part of a data set, or its index; the log names broken boxes, which are not trained on.
+
+    Args:
+        source: the part.
+        exif: see `Reading`; ``apply`` opens all images once.
+
+    Raises:
+        UserError: if a file is missing or cannot be understood.
     """
     try:
-        table = replace(_indexed(Path(annotation_file), Path(image_folder), exif == "apply"), reading=Reading(exif))
+        table = replace(_indexed(source, exif), reading=Reading(exif))
     except OSError as error:
-        raise UserError(f"the annotation file '{annotation_file}' cannot be read: {error.strerror}") from error
+        raise UserError(f"the annotation file '{source.annotations}' cannot be read: {error.strerror}") from error
     table.log_summary()
     return table
 
 
-def cache_folder() -> Path:
-    """This user's folder for files that can be built again."""
-    home = os.environ.get("HOME")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or (Path(home) / ".cache" if home else tempfile.gettempdir()))
-    return base / "rtdetrv2_train"
+def read_source(source: Source, exif: Exif) -> AnnotationTable:
+    """Read a part of a data set from its own files.
+
+    Raises:
+        UserError: if they cannot be understood.
+    """
+    return FORMATS[source.format].read(source, exif)
 
 
-def _indexed(annotation_file: Path, image_folder: Path, upright: bool) -> AnnotationTable:
-    """The table from the index, which is built first if there is none that fits; from the file where none can be kept.
+def _indexed(source: Source, exif: Exif) -> AnnotationTable:
+    """The table from the index, which is built first if there is none that fits; from the files where none can be kept.
 
     Of several processes that find no index, one builds it and the others wait.
     """
-    state = annotation_file.stat()
-    key = {"version": _VERSION, "bytes": state.st_size, "modified": state.st_mtime_ns, "upright": upright}
-    places = (_beside(annotation_file), _in_cache(annotation_file))
+    key = _key(source, exif)
+    places = (_beside(source), _in_cache(source))
 
     def opened(place: Path) -> AnnotationTable | None:
-        return _opened(place, key, annotation_file, image_folder)
+        return _opened(place, key, source)
 
     for place in places:
         if (table := opened(place)) is not None:
@@ -81,7 +96,7 @@ def _indexed(annotation_file: Path, image_folder: Path, upright: bool) -> Annota
             place.parent.mkdir(parents=True, exist_ok=True)
             with _alone(place):
                 if (table := opened(place)) is None:
-                    built = read_coco_file(annotation_file, image_folder, upright) if built is None else built
+                    built = read_source(source, exif) if built is None else built
                     _write(place, key, built)
         except OSError as error:
             fault = error.strerror or str(error)
@@ -93,19 +108,35 @@ def _indexed(annotation_file: Path, image_folder: Path, upright: bool) -> Annota
     logger.warning(
         "no index of '%s' can be kept (%s): every process reads the file itself; make room, or let XDG_CACHE_HOME name "
         "a folder that can be written to",
-        annotation_file,
+        source.annotations,
         "; ".join(faults),
     )
-    return read_coco_file(annotation_file, image_folder, upright) if built is None else built
+    return read_source(source, exif) if built is None else built
 
 
-def _beside(annotation_file: Path) -> Path:
-    return annotation_file.with_name(f".{annotation_file.name}.index")
+def _key(source: Source, exif: Exif) -> dict[str, Any]:
+    """What an index must be about: these files as they are now, from wherever the set is moved to."""
+
+    def place(path: Path | None) -> str | None:
+        return None if path is None else os.path.relpath(path, source.annotations.parent)
+
+    places = {"images": place(source.images), "listing": place(source.listing), "classes": place(source.classes)}
+    state = FORMATS[source.format].state(source)
+    return {"version": _VERSION, "format": source.format, "part": source.part, "exif": exif, **places, **state}
 
 
-def _in_cache(annotation_file: Path) -> Path:
-    path = annotation_file.resolve()
-    return cache_folder() / f"{path.name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.index"
+def _name(source: Source) -> str:
+    """Of an index; but for COCO, the parts of a set may share a file of annotations."""
+    return f"{source.annotations.name}{f'.{source.part}' * bool(source.part and source.format != 'coco')}.index"
+
+
+def _beside(source: Source) -> Path:
+    return source.annotations.with_name(f".{_name(source)}")
+
+
+def _in_cache(source: Source) -> Path:
+    path = source.annotations.resolve()
+    return cache_folder() / f"{path.name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}-{_name(source)}"
 
 
 def _write(place: Path, key: Mapping[str, Any], table: AnnotationTable) -> None:
@@ -114,12 +145,11 @@ def _write(place: Path, key: Mapping[str, Any], table: AnnotationTable) -> None:
         "category_ids": table.category_ids,
         "class_names": table.class_names,
         "problems": [astuple(problem) for problem in table.problems],
-        "sizes_from": str(table.image_folder) if table.sizes_from_images else None,
     }
     write_arrays(place, key, facts, {name: value for name, value in values.items() if isinstance(value, np.ndarray)})
 
 
-def _opened(place: Path, key: Mapping[str, Any], annotation_file: Path, image_folder: Path) -> AnnotationTable | None:
+def _opened(place: Path, key: Mapping[str, Any], source: Source) -> AnnotationTable | None:
     """The table from the index at a place, if there is one, undamaged and about the files as they are now."""
     try:
         index = ArrayFolder(place, key)
@@ -128,16 +158,13 @@ def _opened(place: Path, key: Mapping[str, Any], annotation_file: Path, image_fo
     except (UnusableArraysError, OSError) as error:
         logger.info("the index '%s' is not used: %s", place, error)
         return None
-    if index.facts["sizes_from"] not in (None, str(image_folder)):
-        return None
     arrays: dict[str, Any] = index.arrays
     return AnnotationTable(
-        annotation_file=annotation_file,
-        image_folder=image_folder,
+        annotation_file=label_of(source),
+        image_folder=source.images,
         category_ids=tuple(index.facts["category_ids"]),
         class_names=tuple(index.facts["class_names"]),
         problems=tuple(AnnotationProblem(*problem) for problem in index.facts["problems"]),
-        sizes_from_images=index.facts["sizes_from"] is not None,
         index=index,
         **arrays,
     )

@@ -16,8 +16,9 @@ from rtdetrv2_train.data.images.decode import (
     UnreadableImageError,
     deep_range,
     read_header,
-    read_image,
 )
+from rtdetrv2_train.data.images.reading import RGB
+from rtdetrv2_train.errors import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +34,19 @@ def sample_of_images(annotations: AnnotationTable) -> dict[int, ImageHeader]:
     headers = {}
     for index in np.unique(np.linspace(0, len(annotations) - 1, _MOST_IMAGES).astype(np.int64)).tolist():
         try:
-            headers[index] = read_header(annotations.path(index))
+            headers[index] = read_header(annotations.path(index), annotations.reading.channels)
         except UnreadableImageError:
             continue
     return headers
 
 
 def warn_of_images(annotations: AnnotationTable, headers: dict[int, ImageHeader]) -> None:
-    """Warn of orientations in EXIF that nothing decides about, and of images that differ from the annotated size."""
+    """Warn of orientations in EXIF that nothing decides about, and of images that differ from the annotated size.
+
+    Raises:
+        UserError: if no image has the bands that are wanted.
+    """
+    _check_bands(annotations, headers)
     file, exif = annotations.annotation_file, annotations.reading.exif
     undecided, turned, differing = {}, 0, []
     for index, header in headers.items():
@@ -83,21 +89,24 @@ def warn_of_images(annotations: AnnotationTable, headers: dict[int, ImageHeader]
             height,
             *annotated_size[::-1],
         )
-    dark = [index for index, header in headers.items() if header.cut and _is_dark(annotations, index)]
-    if dark:
-        logger.warning(
-            "'%s': '%s' has 16 bits a colour and uses the lower ones only, while the upper 8 are read: convert such "
-            "images to 8 bits, or they are nearly black",
-            file,
-            annotations.file_names[dark[0]],
+    if moving := [index for index, header in headers.items() if header.animated]:
+        logger.info(
+            "'%s': of animations such as '%s' the first picture is read", file, annotations.file_names[moving[0]]
         )
 
 
-def _is_dark(annotations: AnnotationTable, index: int) -> bool:
-    try:
-        return int(read_image(annotations.path(index)).max(initial=0)) < _HALF_OF_8_BITS
-    except UnreadableImageError:
-        return False
+def _check_bands(annotations: AnnotationTable, headers: dict[int, ImageHeader]) -> None:
+    """Refuse a set whose images all have another number of bands; single ones are named when they are read."""
+    channels = annotations.reading.channels
+    found = {header.bands for header in headers.values()}
+    if channels == RGB or channels in found or not found:
+        return
+    index, header = next(iter(headers.items()))
+    several = f"{min(found)} to {max(found)}" if len(found) > 1 else str(header.bands)
+    raise UserError(
+        f"'{annotations.annotation_file}': its images have {several} bands, such as '{annotations.file_names[index]}', "
+        f"and data.channels is {channels}: set data.channels={header.bands}, or 3 to read pictures as RGB"
+    )
 
 
 def _fit_turned(annotations: AnnotationTable, headers: dict[int, ImageHeader]) -> bool:
@@ -110,13 +119,18 @@ def _fit_turned(annotations: AnnotationTable, headers: dict[int, ImageHeader]) -
     return bool(((corners > stored + 1).any(axis=1) & (corners <= upright + 1).all(axis=1)).any())
 
 
-def measured_range(paths: Iterable[Path]) -> PixelRange | None:
-    """The range of values of more than 8 bits in these images; None where there are none, or 8 or 16 bits are used."""
+def measured_range(paths: Iterable[Path], channels: int = RGB) -> PixelRange | None:
+    """The range of values of more than 8 bits in these images; None where there are none, or 8 or 16 bits are used.
+
+    Args:
+        paths: of the files.
+        channels: that are wanted of them (see `Reading`).
+    """
     ranges = []
     for path in paths:
         try:
-            if read_header(path).deep:
-                ranges.append(deep_range(path, _PERCENTILES))
+            if read_header(path, channels).deep:
+                ranges.append(deep_range(path, _PERCENTILES, channels))
         except UnreadableImageError:
             continue
     if not ranges:

@@ -31,11 +31,11 @@ class TableBuilder:
         self.annotation_file = annotation_file
         self.image_folder = image_folder
         self.categories = dict(sorted(categories.items()))
-        self.sizes_from_images = False
         self.repeated_images = 0
         self._labels = {category_id: label for label, category_id in enumerate(self.categories)}
         self._positions: dict[int, int] = {}
         self._names: list[str] = []
+        self._image_ids = array("q")
         self._sizes = array("q")
         self._problems: list[AnnotationProblem] = []
         self._ids, self._images, self._raw_labels, self._crowd = array("q"), array("q"), array("q"), array("b")
@@ -63,7 +63,12 @@ class TableBuilder:
                 f"'{file_name}': give every image its own id"
             )
         self._names.append(file_name)
+        self._image_ids.append(image_id)
         self._sizes.extend((height, width))
+
+    def add_other_id(self, image_id: int, of: int) -> None:
+        """Let annotations of one id belong to an image that was added under another."""
+        self._positions[image_id] = self._positions[of]
 
     def add_annotation(
         self,
@@ -125,8 +130,7 @@ class TableBuilder:
             category_ids=tuple(self.categories),
             class_names=tuple(self.categories.values()),
             problems=(*self._problems, *problems),
-            sizes_from_images=self.sizes_from_images,
-            image_ids=np.array(list(self._positions), dtype=np.int64),
+            image_ids=np.array(self._image_ids, dtype=np.int64),
             file_names=np.array(self._names, dtype=np.str_),
             heights=sizes[:, 0].copy(),
             widths=sizes[:, 1].copy(),

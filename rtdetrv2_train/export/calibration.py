@@ -50,14 +50,14 @@ def chosen_images(annotations: AnnotationTable, count: int = CALIBRATION_IMAGES)
 
 
 def inputs_of(detector: Detector, images: Iterable[ImageArray]) -> Iterator[NDArray[np.float32]]:
-    """The model's inputs of some images, float32 ``[1, 3, H, W]`` in [0, 1]."""
+    """The model's inputs of some images, float32 ``[1, C, H, W]`` in [0, 1]."""
     for image in images:
         pixels, _ = evaluation_input(image, detector.image_size, detector.letterbox)
         yield (pixels.astype(np.float32) / np.float32(255)).transpose(2, 0, 1)[None]
 
 
 def images_of(annotations: AnnotationTable, indices: Sequence[int]) -> Iterator[ImageArray]:
-    """The pixels of some images, uint8 ``[H, W, 3]``; those that cannot be read are left out."""
+    """The pixels of some images, uint8 ``[H, W, C]``; those that cannot be read are left out."""
     for index in indices:
         try:
             yield annotations.image(index).decode()[0]

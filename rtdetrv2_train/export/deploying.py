@@ -94,8 +94,8 @@ def deploy(
         detector: with its PyTorch model, which stays as it was.
         wish: what to write.
         output: the folder to write in, or the file where the name has the format's suffix.
-        images: uint8 ``[H, W, 3]``, what to compare on.
-        calibration: gives the inputs for int8, float32 ``[1, 3, H, W]`` in [0, 1].
+        images: uint8 ``[H, W, C]``, what to compare on.
+        calibration: gives the inputs for int8, float32 ``[1, C, H, W]`` in [0, 1].
 
     Raises:
         UserError: if the format cannot have what is wished for, a package is missing, or the exported model finds
@@ -199,6 +199,7 @@ def _card(detector: Detector, wish: Wish, recorded: Recorded) -> ExportCard:
         input_names=inputs,
         output_names=recorded.output_names,
         versions={"python": platform.python_version(), **{name: _version(name) for name in sorted(packages)}},
+        channels=detector.channels,
     )
 
 
@@ -233,7 +234,9 @@ def _verified(
     return {
         "objects": sizes,
         "milliseconds": _milliseconds(session, _inputs(card, images[0])),
-        "pytorch_milliseconds": _milliseconds(expected.model, [torch.zeros(card.batch or 1, 3, *card.image_size)]),
+        "pytorch_milliseconds": _milliseconds(
+            expected.model, [torch.zeros(card.batch or 1, card.channels, *card.image_size)]
+        ),
         "megabytes": round(sum(file.stat().st_size for file in _files_of(job.path)) / 1e6, 1),
     }
 
@@ -254,7 +257,7 @@ def _inputs(card: ExportCard, image: ImageArray) -> list[NDArray[Any]]:
     """Of one call of the exported model."""
     if card.graph == "end_to_end":
         return [image[None].repeat(card.batch or 1, 0), np.array([card.threshold], np.float32)]
-    return [np.zeros((card.batch or 1, 3, *card.image_size), np.float32)]
+    return [np.zeros((card.batch or 1, card.channels, *card.image_size), np.float32)]
 
 
 def _milliseconds(call: Callable[..., Any], inputs: Sequence[Any]) -> float:

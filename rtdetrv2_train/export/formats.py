@@ -33,7 +33,7 @@ class Job:
         path: of the file to write.
         image_size: (height, width) of the model, where the graph leaves it open.
         opset: version of ONNX's operators, where the format has them.
-        calibration: gives the inputs for int8, float32 ``[B, 3, H, W]`` with B the fixed batch, or 1.
+        calibration: gives the inputs for int8, float32 ``[B, C, H, W]`` with B the fixed batch, or 1.
         letterbox: for an end-to-end graph: whether images keep their aspect ratio; None for a raw graph.
     """
 
@@ -123,7 +123,8 @@ def _tensorrt(job: Job) -> None:
     from rtdetrv2_train.export.tensorrt import write_tensorrt
 
     with _onnx_file(job) as file:
-        write_tensorrt(file, job.path, job.recorded.shape, job.image_size, job.recorded.precision)
+        channels = job.recorded.example[0].shape[1]
+        write_tensorrt(file, job.path, job.recorded.shape, job.image_size, job.recorded.precision, channels)
 
 
 @contextmanager

@@ -127,7 +127,7 @@ class Recorded:
         return (images, spans, {})[: len(self.example)]
 
     def inputs_with(self, images: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        """All inputs by name, where the first is given: images ``[B, 3, H, W]``."""
+        """All inputs by name, where the first is given: images ``[B, C, H, W]``."""
         others = [value[: len(images)].numpy() for value in self.example[1:]]
         return dict(zip(self.input_names, (images, *others), strict=True))
 
@@ -171,7 +171,9 @@ def record(
     if shape.image_size is not None:
         model.bake(height, width)
     batch = shape.batch or _EXAMPLE_BATCH
-    images = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(
+        batch, model.architecture.in_channels, height, width, generator=torch.Generator().manual_seed(0)
+    )
     module = (RawGraph if graph == "raw" else DetectionGraph)(model.cpu())
     example = (images, torch.tensor([[480.0, 640.0]]).repeat(batch, 1), torch.tensor([detector.threshold]))
     return Recorded(module.eval(), example[: len(module.input_names)], shape, precision)

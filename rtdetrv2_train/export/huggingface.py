@@ -96,7 +96,7 @@ def huggingface_config(architecture: Architecture, class_names: Sequence[str]) -
     return {
         "architectures": ["RTDetrV2ForObjectDetection"],
         "model_type": "rt_detr_v2",
-        "backbone_config": _backbone_config(backbone),
+        "backbone_config": _backbone_config(backbone, architecture.in_channels),
         "freeze_backbone_batch_norms": backbone.freeze_batchnorm,
         "encoder_hidden_dim": encoder.width,
         "encoder_in_channels": list(backbone.stage_channels[-levels:]),
@@ -122,8 +122,9 @@ def huggingface_config(architecture: Architecture, class_names: Sequence[str]) -
     }
 
 
-def _backbone_config(backbone: BackboneConfig) -> dict[str, Any]:
+def _backbone_config(backbone: BackboneConfig, channels: int) -> dict[str, Any]:
     shared = {
+        "num_channels": channels,
         "out_features": ["stage2", "stage3", "stage4"],
         "out_indices": [2, 3, 4],
         "depths": list(backbone.blocks),
@@ -142,7 +143,7 @@ def _backbone_config(backbone: BackboneConfig) -> dict[str, Any]:
     stages = backbone.stages
     return {
         "model_type": "hgnet_v2",
-        "stem_channels": [3, *backbone.stem_channels],
+        "stem_channels": [channels, *backbone.stem_channels],
         "stage_in_channels": [backbone.stem_channels[1], *backbone.stage_channels[:-1]],
         "stage_mid_channels": [stage.mid_channels for stage in stages],
         "stage_out_channels": list(backbone.stage_channels),

@@ -34,7 +34,7 @@ def write_onnx(
         recorded: the graph.
         path: of the file.
         opset: version of ONNX's operators.
-        calibration: inputs ``[1, 3, H, W]`` for int8.
+        calibration: inputs ``[1, C, H, W]`` for int8.
         letterbox: for an end-to-end graph: whether images keep their aspect ratio; None for a raw graph.
 
     Raises:

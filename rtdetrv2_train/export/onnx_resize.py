@@ -13,7 +13,7 @@ _BYTES, _FLOATS = "images", "images_in_0_1"
 
 
 def resize_within(model: Any, size: tuple[int, int], letterbox: bool) -> None:
-    """Have an ONNX graph of images, spans and threshold take bytes ``images`` ``[B, H, W, 3]`` and a threshold.
+    """Have an ONNX graph of images, spans and threshold take bytes ``images`` ``[B, H, W, C]`` and a threshold.
 
     Args:
         model: onnx's ``ModelProto``, which is changed.
@@ -27,9 +27,12 @@ def resize_within(model: Any, size: tuple[int, int], letterbox: bool) -> None:
     following = list(graph.node)
     for node in following:
         node.input[:] = [_FLOATS if name == _BYTES else name for name in node.input]
-    batch = inputs[_BYTES].type.tensor_type.shape.dim[0]
+    batch, channels = (
+        inputs[_BYTES].type.tensor_type.shape.dim[0],
+        inputs[_BYTES].type.tensor_type.shape.dim[1].dim_value,
+    )
     taken = helper.make_tensor_value_info(
-        _BYTES, TensorProto.UINT8, [batch.dim_param or batch.dim_value, "height", "width", 3]
+        _BYTES, TensorProto.UINT8, [batch.dim_param or batch.dim_value, "height", "width", channels]
     )
     threshold = inputs["threshold"]
     del graph.input[:], graph.node[:]
@@ -56,7 +59,7 @@ def resize_within(model: Any, size: tuple[int, int], letterbox: bool) -> None:
         rounded = add("Max", add("Round", add("Mul", original, factor)), constant(np.array(1.0)))
         fitted = add("Cast", rounded, to=TensorProto.INT64)
         spanned = add("Div", add("Mul", original, whole), rounded)
-    target = add("Concat", count, fitted, fourth, axis=0)
+    target = add("Concat", count, fitted, constant([channels]), axis=0)
     pixels = add("Resize", _BYTES, "", "", target, mode="linear", antialias=1)
     if letterbox:
         margin = add("Sub", constant(size), fitted)

@@ -45,7 +45,7 @@ def write_openvino(
     Args:
         recorded: the graph.
         path: of the ``.xml`` file.
-        calibration: inputs ``[1, 3, H, W]`` for int8.
+        calibration: inputs ``[1, C, H, W]`` for int8.
         letterbox: for an end-to-end graph: whether images keep their aspect ratio; None for a raw graph.
     """
     import openvino

@@ -15,7 +15,7 @@ import numpy as np
 
 
 def resize_within(model: Any, size: tuple[int, int], letterbox: bool) -> Any:
-    """A graph of bytes ``images`` ``[B, H, W, 3]`` and a threshold, from one of images, spans and threshold.
+    """A graph of bytes ``images`` ``[B, H, W, C]`` and a threshold, from one of images, spans and threshold.
 
     Args:
         model: OpenVINO's, which is changed.
@@ -32,7 +32,7 @@ def resize_within(model: Any, size: tuple[int, int], letterbox: bool) -> Any:
         return ops.constant(np.array(values, np.float32))
 
     images, spans, threshold = (model.input(name).node for name in ("images", "spans", "threshold"))
-    taken = ops.parameter([images.partial_shape[0], -1, -1, 3], np.uint8, name="images")
+    taken = ops.parameter([images.partial_shape[0], -1, -1, images.partial_shape[1]], np.uint8, name="images")
     taken.set_layout(openvino.Layout("NHWC"))
     shape = ops.shape_of(taken, "i32")
     original = ops.convert(ops.slice(shape, *(ops.constant([index]) for index in (1, 3, 1))), "f32")

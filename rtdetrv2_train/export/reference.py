@@ -68,6 +68,11 @@ def write_authors_file(path: str | Path, state_dict: Mapping[str, Tensor], archi
         UserError: if their code has no such backbone.
     """
     backbone = architecture.backbone
+    if architecture.in_channels != 3:
+        raise UserError(
+            f"the authors' code has models of RGB only, and this one takes {architecture.in_channels} channels: export "
+            "with format=huggingface, or for a runtime such as format=onnx"
+        )
     if _shape(backbone) not in [_shape(published.backbone) for published in published_architectures().values()]:
         raise UserError(
             f"the authors' code cannot build this model: its backbone has {list(backbone.blocks)} blocks and "

@@ -14,7 +14,9 @@ _MOST_IMAGES = 16  # of a batch that is left open; TensorRT tunes for a range
 _SIDES = (0.5, 1, 1.5)  # smallest, usual and largest of a size that is left open, as factors of the usual one
 
 
-def write_tensorrt(onnx_file: Path, path: Path, shape: Shape, usual: tuple[int, int], precision: Precision) -> None:
+def write_tensorrt(
+    onnx_file: Path, path: Path, shape: Shape, usual: tuple[int, int], precision: Precision, channels: int = 3
+) -> None:
     """Build an engine.
 
     Args:
@@ -22,6 +24,7 @@ def write_tensorrt(onnx_file: Path, path: Path, shape: Shape, usual: tuple[int, 
         path: of the ``.engine`` file.
         shape: what of the input is fixed.
         usual: (height, width) to tune for, where the size is left open.
+        channels: of the images.
         precision: ``float32`` or ``float16``, in which TensorRT then computes where that is faster.
 
     Raises:
@@ -40,7 +43,7 @@ def write_tensorrt(onnx_file: Path, path: Path, shape: Shape, usual: tuple[int, 
         config.set_flag(tensorrt.BuilderFlag.FP16)
     if None in (shape.batch, shape.image_size):
         profile = builder.create_optimization_profile()
-        profile.set_shape("images", *_range_of(shape, usual))
+        profile.set_shape("images", *_range_of(shape, usual, channels))
         config.add_optimization_profile(profile)
     engine: Any = builder.build_serialized_network(network, config)
     if engine is None:
@@ -48,8 +51,8 @@ def write_tensorrt(onnx_file: Path, path: Path, shape: Shape, usual: tuple[int, 
     atomic_save(path, lambda temporary: temporary.write_bytes(engine))
 
 
-def _range_of(shape: Shape, usual: tuple[int, int]) -> list[tuple[int, ...]]:
+def _range_of(shape: Shape, usual: tuple[int, int], channels: int) -> list[tuple[int, ...]]:
     """Smallest, usual and largest shape of the images."""
     batches = (1, 1, _MOST_IMAGES) if shape.batch is None else (shape.batch,) * 3
     sizes = [tuple(max(round(side * factor / 32), 2) * 32 for side in usual) for factor in _SIDES]
-    return [(n, 3, *(shape.image_size or size)) for n, size in zip(batches, sizes, strict=True)]
+    return [(n, channels, *(shape.image_size or size)) for n, size in zip(batches, sizes, strict=True)]

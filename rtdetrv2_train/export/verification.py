@@ -112,8 +112,8 @@ def _differences(expected: Prediction, found: Prediction, longer_side: int) -> N
     return differences
 
 
-def made_up_images(count: int, size: tuple[int, int]) -> Sequence[ImageArray]:
-    """Images where there are no real ones: smooth noise of a few colours, uint8 ``[H, W, 3]``."""
+def made_up_images(count: int, size: tuple[int, int], channels: int = 3) -> Sequence[ImageArray]:
+    """Images where there are no real ones: smooth noise of a few colours, uint8 ``[H, W, C]``."""
     generator = np.random.default_rng(0)
-    coarse = generator.integers(0, 256, (count, size[0] // 16, size[1] // 16, 3), dtype=np.uint8)
+    coarse = generator.integers(0, 256, (count, size[0] // 16, size[1] // 16, channels), dtype=np.uint8)
     return list(coarse.repeat(16, 1).repeat(16, 2))

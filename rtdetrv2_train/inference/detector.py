@@ -13,24 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from rtdetrv2_train.data.images.decode import (
-    ImageArray,
-    PixelRange,
-    Reading,
-    UnreadableImageError,
-    as_rgb,
-    orientation_of,
-    read_image,
-    turned,
-)
+from rtdetrv2_train.data.images.decode import PixelRange, Reading
+from rtdetrv2_train.data.images.reading import RGB
 from rtdetrv2_train.data.images.resize import evaluation_input
 from rtdetrv2_train.errors import UserError, check_number
+from rtdetrv2_train.inference.pixels import ImageLike, pixels_of
 from rtdetrv2_train.inference.tiling import cut_by_tile, tiles_of, without_repeats
 from rtdetrv2_train.model.detector import RTDETRv2
 from rtdetrv2_train.model.postprocessing import detections_from
 from rtdetrv2_train.model.reparameterisation import fuse
-
-ImageLike = str | Path | Image.Image | ImageArray
 
 _BATCH_SIZE = 8
 DEFAULT_THRESHOLD = 0.5
@@ -78,6 +69,7 @@ class Detector:
         half: whether to compute in half precision (float16 on a GPU, bfloat16 on the CPU).
         pixel_range: values of images of more than 8 bits that become black and white (see `Reading`).
         threshold: score that objects have to exceed: the best in the report of the model's training, or else 0.5.
+        channels: of its images; 3: images of any kind become RGB.
     """
 
     model: nn.Module
@@ -88,6 +80,7 @@ class Detector:
     half: bool = False
     pixel_range: PixelRange | None = None
     threshold: float = DEFAULT_THRESHOLD
+    channels: int = RGB
 
     def fused(self) -> Detector:
         """The same detector with all norms folded into the convolutions: the same objects in less time."""
@@ -141,7 +134,8 @@ class Detector:
 
         Args:
             images: a path, an image of Pillow's, or a uint8 array ``[H, W]``, ``[H, W, 3]`` (RGB) or ``[H, W, 4]``
-                (RGBA); or an iterable of these. Files and images of Pillow's are turned as their EXIF says.
+                (RGBA); or an iterable of these. A model of other channels takes ``[H, W, C]``, and files and images of
+                as many bands. Files and images of Pillow's are turned as their EXIF says.
             threshold: objects with a score above it are given; None for the detector's own.
             max_detections: at most so many objects, the best; of each tile, where there are tiles.
             tile: for small objects in large images: the side in pixels of the tiles to look at one by one, besides the
@@ -171,7 +165,7 @@ class Detector:
 
     def reading(self, large: bool = False) -> Reading:
         """How the files of images to predict on are read; ``large``: whether also those beyond Pillow's limit."""
-        return Reading("apply", self.pixel_range, large)
+        return Reading("apply", self.pixel_range, large, self.channels)
 
     def _predict_tiles(
         self, source: ImageLike, threshold: float, max_detections: int, side: int, overlap: float
@@ -288,39 +282,10 @@ def make_detector(
     names = names_in(class_names) if class_names else tuple(f"LABEL_{index}" for index in range(num_classes))
     if len(names) != num_classes:
         raise UserError(f"{len(names)} class names were given for a model of {num_classes} classes")
-    return Detector(model, names, image_size or model.architecture.image_size)
+    architecture = model.architecture
+    return Detector(model, names, image_size or architecture.image_size, channels=architecture.in_channels)
 
 
 def names_in(names: str | int | Iterable[str | int]) -> tuple[str, ...]:
     """Names as strings; a single one counts as a list of one."""
     return (str(names),) if isinstance(names, str | int) else tuple(map(str, names))
-
-
-def pixels_of(image: ImageLike, reading: Reading) -> ImageArray:
-    """The pixels of an image, uint8 ``[H, W, 3]``.
-
-    Args:
-        image: a file's path, an image of Pillow's or an array.
-        reading: how files are read.
-
-    Raises:
-        UserError: if it is none, or cannot be read.
-    """
-    if isinstance(image, str | Path):
-        try:
-            return read_image(Path(image), reading)
-        except UnreadableImageError as error:
-            raise UserError(f"image '{image}' cannot be read ({error}): give an intact image file") from error
-    if isinstance(image, np.ndarray):
-        channels = image.shape[2] if image.ndim == 3 else 1
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or channels not in (1, 3, 4) or not image.size:
-            raise UserError(
-                f"an array of type {image.dtype} and shape {list(image.shape)} is no image: give uint8 of shape "
-                "[H, W], [H, W, 3] or [H, W, 4]"
-            )
-        if image.ndim == channels == 3:
-            return image
-        image = Image.fromarray(image[..., 0] if image.ndim == 3 and channels == 1 else image)
-    if not isinstance(image, Image.Image):
-        raise UserError(f"a {type(image).__name__} is no image: give a path, an image of Pillow's or a uint8 array")
-    return turned(np.array(as_rgb(image, reading.pixel_range), dtype=np.uint8), orientation_of(image))

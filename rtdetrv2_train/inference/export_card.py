@@ -39,6 +39,7 @@ class ExportCard:
         output_names: likewise.
         versions: of the packages that wrote the file.
         verified: what was compared with PyTorch, and how it came out.
+        channels: of the images; 3 is RGB.
     """
 
     format: str
@@ -59,6 +60,7 @@ class ExportCard:
     output_names: tuple[str, ...]
     versions: Mapping[str, str] = field(default_factory=dict)
     verified: Mapping[str, Any] = field(default_factory=dict)
+    channels: int = 3
 
     def save(self, model_file: Path) -> Path:
         """Write the card beside a model's file or folder."""
@@ -76,7 +78,7 @@ class ExportCard:
             raise UserError(
                 f"'{path}' is missing, which says what '{model_file.name}' takes and gives: copy it along with that"
             )
-        values = read_json(path)
+        values = {"channels": 3, **read_json(path)}  # which older cards do not say
         if missing := [f.name for f in fields(cls) if f.name not in values]:
             raise UserError(f"'{path}' lacks '{missing[0]}': export the model again")
         lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}

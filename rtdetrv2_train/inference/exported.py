@@ -37,9 +37,9 @@ class ExportedModel(nn.Module):
 class RawModel(ExportedModel):
     """A raw graph."""
 
-    def forward(self, images_B3HW: Tensor) -> ModelOutput:
-        """Logits and boxes of uint8 images ``[B, 3, H, W]``; see :class:`ModelOutput`."""
-        images = np.ascontiguousarray(images_B3HW.numpy())
+    def forward(self, images_BCHW: Tensor) -> ModelOutput:
+        """Logits and boxes of uint8 images ``[B, C, H, W]``; see :class:`ModelOutput`."""
+        images = np.ascontiguousarray(images_BCHW.numpy())
         if images.dtype == np.uint8:
             images = images.astype(np.float32) / np.float32(255)
         logits, boxes = in_batches(self.session, images, self.card.batch)
@@ -67,9 +67,9 @@ def in_batches(session: Session, images: NDArray[np.generic], size: int | None) 
 class EndToEndModel(ExportedModel):
     """An end-to-end graph."""
 
-    def forward(self, images_BHW3: ImageArray, threshold: float) -> list[NDArray[np.generic]]:
+    def forward(self, images_BHWC: ImageArray, threshold: float) -> list[NDArray[np.generic]]:
         """Labels, scores, boxes and counts of images; see `DetectionGraph`."""
-        return self.session(images_BHW3, np.array([threshold], np.float32))
+        return self.session(images_BHWC, np.array([threshold], np.float32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +117,7 @@ def detector_of(session: Session, card: ExportCard) -> Detector:
         category_ids=card.category_ids,
         pixel_range=card.pixel_range,
         threshold=card.threshold,
+        channels=card.channels,
     )
 
 

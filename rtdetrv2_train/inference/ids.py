@@ -59,9 +59,7 @@ def image_ids_of(listed: AnnotationTable, files: Sequence[tuple[Path, str]]) -> 
     Raises:
         UserError: if an image is not listed, or it is not clear as what.
     """
-    by_path: dict[str, list[int]] = {}
-    for path, image_id in zip(listed.file_names.tolist(), listed.image_ids.tolist(), strict=True):
-        by_path.setdefault(path, []).append(image_id)
+    by_path = dict(zip(listed.file_names.tolist(), listed.image_ids.tolist(), strict=True))
     ids: dict[str, int] = {}
     owners: dict[int, str] = {}
     for path, name in files:
@@ -70,12 +68,7 @@ def image_ids_of(listed: AnnotationTable, files: Sequence[tuple[Path, str]]) -> 
         entry = next((ending for ending in endings if ending in by_path), None)
         if entry is None:
             raise UserError(f"annotations= does not list the image '{name}': give the file that belongs to the images")
-        if len(by_path[entry]) > 1:
-            raise UserError(
-                f"'{listed.annotation_file}' lists '{entry}' under the ids {', '.join(map(str, by_path[entry]))}: give "
-                "every image one id"
-            )
-        (ids[name],) = by_path[entry]
+        ids[name] = by_path[entry]
         if (other := owners.setdefault(ids[name], name)) != name:
             raise UserError(
                 f"the images '{other}' and '{name}' are both '{entry}' of '{listed.annotation_file}': list them with "

@@ -124,7 +124,9 @@ def _recognised(checkpoint: Checkpoint) -> DictConfig:
 def _completed(checkpoint: Checkpoint, config: DictConfig) -> Architecture:
     """The architecture of a configuration, with what the checkpoint shows or says of its own."""
     shown = checkpoint.architecture.decoder
-    base = configured_architecture(config, checkpoint.architecture.num_classes, checkpoint.image_size)
+    base = configured_architecture(
+        config, checkpoint.architecture.num_classes, checkpoint.image_size, checkpoint.architecture.in_channels
+    )
     decoder = replace(
         base.decoder,
         num_layers=shown.num_layers,

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.formats.coco import read_coco_file
+from rtdetrv2_train.data.images.reading import RGB, PixelRange
 from rtdetrv2_train.data.survey import measured_range
 from rtdetrv2_train.errors import UserError, check_number, nearest
 from rtdetrv2_train.inference.detector import Detector, names_in
@@ -90,11 +91,13 @@ def predict_source(
         raise UserError(
             f"there is no class '{unknown[0]}': {nearest(unknown[0], detector.class_names)}choose of {known}"
         )
-    opened = open_source(source)
+    opened = open_source(source, arrays=detector.channels != RGB)
+    if opened.video is not None and detector.channels != RGB:
+        raise UserError(f"source= is a video, whose pictures are RGB, and the model takes {detector.channels} channels")
     if annotations and opened.video is not None:
         raise UserError("annotations= lists images, but source= is a video: leave annotations= out")
     listed = read_coco_file(Path(annotations), Path(annotations).parent, needed=("images",)) if annotations else None
-    if detector.pixel_range is None and (values := measured_range(path for path, _ in opened.files[:_LOOKED_AT])):
+    if detector.pixel_range is None and (values := _range_of(opened, detector)):
         log.warning(
             "values from %g to %g are read as those of 16 bits, as the model was trained without data.pixel_range",
             *values,
@@ -127,6 +130,10 @@ def predict_source(
         clock.stop()
         outputs = _close(writers)
     return Summary(images, objects, tuple(skipped), outputs, time.perf_counter() - began, clock.seconds)
+
+
+def _range_of(opened: Source, detector: Detector) -> PixelRange | None:
+    return measured_range((path for path, _ in opened.files[:_LOOKED_AT]), detector.channels)
 
 
 class _ModelClock:

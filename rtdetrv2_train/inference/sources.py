@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2"}
 IMAGE_SUFFIXES |= {".avif", ".heic", ".heif"}
+_ARRAY = ".npy"
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"}
 # What systems and programs leave in folders of images, besides names that begin with a dot.
 _LEFTOVERS = {"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"}
@@ -35,7 +36,7 @@ class Frame:
 
     Attributes:
         name: path relative to the folder that was given; of a video ``name/000012``.
-        image: uint8 ``[H, W, 3]``, RGB; None where it cannot be read.
+        image: uint8 ``[H, W, C]``, RGB unless `Reading` asks for other channels; None where it cannot be read.
         problem: why it cannot be read.
     """
 
@@ -84,6 +85,19 @@ class Source:
         """The frames in order; images are read ahead."""
         return self._images() if self.video is None else _pictures(self.video)
 
+    def without_arrays(self) -> Source:
+        """The same without ``.npy`` files, which are no images to a model of RGB.
+
+        Raises:
+            UserError: if nothing is left.
+        """
+        kept = tuple((path, name) for path, name in self.files if path.suffix.lower() != _ARRAY)
+        if not kept:
+            raise UserError(f"source= has no image in it but {_ARRAY} files, which are for models of other channels")
+        if len(kept) < len(self.files):
+            log.warning("%d %s files are passed over: the model is one of RGB", len(self.files) - len(kept), _ARRAY)
+        return replace(self, files=kept)
+
     def _images(self) -> Iterator[Frame]:
         waiting: deque[Future[Frame]] = deque()
         ahead = _READERS if self.reading.large else _AHEAD
@@ -104,13 +118,14 @@ class Source:
             return Frame(name, None, str(error))
 
 
-def open_source(source: str | Path | int | Iterable[str | Path] | Source | None) -> Source:
+def open_source(source: str | Path | int | Iterable[str | Path] | Source | None, arrays: bool = False) -> Source:
     """Find out what a source is.
 
     Args:
         source: an image; a folder, searched with all below it; a pattern such as ``photos/*.png``; a ``.txt`` file with
             one image path a line; a video; the number of a camera; ``-`` for image paths on standard input; a pipe of
             such paths; or, in Python, the paths themselves. Standard input, pipes and iterators are read once.
+        arrays: whether ``.npy`` files in a folder are images too.
 
     Raises:
         UserError: if there is no such thing, or nothing in it.
@@ -132,7 +147,7 @@ def open_source(source: str | Path | int | Iterable[str | Path] | Source | None)
     if text == "-":
         return _listed(_lines(sys.stdin.read()), Path(), "standard input")
     if path.is_dir():
-        return Source(tuple((p, p.relative_to(path).as_posix()) for p in _images_in(path)))
+        return Source(tuple((p, p.relative_to(path).as_posix()) for p in _images_in(path, arrays)))
     if path.is_fifo():
         return _listed(_lines(path.read_text(encoding="utf-8")), Path(), f"'{path}'")
     if path.is_file():
@@ -149,14 +164,15 @@ def open_source(source: str | Path | int | Iterable[str | Path] | Source | None)
     return Source(_named(files))
 
 
-def _images_in(folder: Path) -> list[Path]:
+def _images_in(folder: Path, arrays: bool) -> list[Path]:
     """All images below a folder; hidden files and leftovers of other programs are passed over, other files named."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     files = [path for path in files if not any(map(_is_leftover, path.relative_to(folder).parts))]
-    images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    suffixes = IMAGE_SUFFIXES | ({_ARRAY} if arrays else set())
+    images = [path for path in files if path.suffix.lower() in suffixes]
     if not images:
-        raise UserError(f"the folder '{folder}' has no image in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    if others := [path.relative_to(folder).as_posix() for path in files if path.suffix.lower() not in IMAGE_SUFFIXES]:
+        raise UserError(f"the folder '{folder}' has no image in it ({', '.join(sorted(suffixes))})")
+    if others := [path.relative_to(folder).as_posix() for path in files if path.suffix.lower() not in suffixes]:
         named = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
         log.warning("%d files in '%s' are no images and are passed over: %s", len(others), folder, named)
     return images

@@ -33,6 +33,7 @@ class Architecture:
         decoder: shape of the decoder.
         num_classes: number of classes C.
         image_size: (height, width) of the input in pixels, multiples of 32.
+        in_channels: channels of the input: 3 for RGB.
 
     Raises:
         UserError: if the parts do not fit together.
@@ -43,6 +44,7 @@ class Architecture:
     decoder: DecoderConfig
     num_classes: int
     image_size: tuple[int, int]
+    in_channels: int = 3
 
     def __post_init__(self) -> None:
         levels = len(self.backbone.stage_channels) - 1
@@ -52,6 +54,7 @@ class Architecture:
             for key, value in ((f"{name}.{key}", value) for key, value in vars(part).items()):
                 if isinstance(value, int):
                     check_number(f"model.architecture.{key}", value, 0 if key in _MAY_BE_ZERO else 1)
+        check_number("in_channels", self.in_channels, 1)
         if self.num_classes < 1:
             raise UserError(f"num_classes={self.num_classes} must be at least 1")
         if any(side <= 0 or side % COARSEST_STRIDE for side in self.image_size):

@@ -33,16 +33,22 @@ class RTDETRv2(nn.Module):
         encoder = HybridEncoder(architecture.encoder, channels)
         decoder = Decoder(architecture.decoder, widths, architecture.num_classes, architecture.image_size)
         backbone = architecture.backbone
-        self.backbone = ResNetVD(backbone) if isinstance(backbone, ResNetVDConfig) else HGNetV2(backbone)
+        image_channels = architecture.in_channels
+        self.backbone = (
+            ResNetVD(backbone, image_channels)
+            if isinstance(backbone, ResNetVDConfig)
+            else HGNetV2(backbone, image_channels)
+        )
         self.decoder = decoder
         self.encoder = encoder
         self.frozen: tuple[str, ...] = ()  # names of the parts that are not trained
 
-    def forward(self, images_B3HW: Tensor, targets: Targets | None = None) -> ModelOutput:
+    def forward(self, images_BCHW: Tensor, targets: Targets | None = None) -> ModelOutput:
         """Detect objects.
 
         Args:
-            images_B3HW: RGB, ``[B, 3, H, W]``, uint8, or floating point in [0, 1]; H and W multiples of 32.
+            images_BCHW: RGB, or C channels in the architecture's number, ``[B, C, H, W]``; uint8, or floating point in
+                [0, 1]; H and W multiples of 32.
             targets: ground truth, needed in training for denoising queries.
 
         Returns:
@@ -51,14 +57,14 @@ class RTDETRv2(nn.Module):
         Raises:
             ValueError: if H or W is not a multiple of 32.
         """
-        height, width = images_B3HW.shape[2:]
+        height, width = images_BCHW.shape[2:]
         if height % COARSEST_STRIDE or width % COARSEST_STRIDE:
             raise ValueError(f"image height and width must be multiples of {COARSEST_STRIDE}, not {height} x {width}")
-        if images_B3HW.dtype == torch.uint8:
-            images_B3HW = images_B3HW.float() / 255
+        if images_BCHW.dtype == torch.uint8:
+            images_BCHW = images_BCHW.float() / 255
         # all later maps keep the channels-last layout, which is faster on CPUs and GPUs alike
-        images_B3HW = images_B3HW.contiguous(memory_format=torch.channels_last)
-        return self.decoder(self.encoder(self.backbone(images_B3HW)), targets)
+        images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
+        return self.decoder(self.encoder(self.backbone(images_BCHW)), targets)
 
     def freeze(self, names: Sequence[str]) -> None:
         """Do not train some parts: no gradient of theirs is computed, and their BatchNorm statistics stay.

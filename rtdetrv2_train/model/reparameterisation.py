@@ -41,7 +41,7 @@ class ReparameterisedDetector(RTDETRv2):
     def bake(self, height: int, width: int) -> None:
         """Make position embeddings and anchors of one image size constants, and take no other size from now on."""
         with torch.no_grad():
-            self(torch.zeros(1, 3, height, width, device=next(self.parameters()).device))
+            self(torch.zeros(1, self.architecture.in_channels, height, width, device=next(self.parameters()).device))
         self.encoder.positions.bake()
         self.decoder.anchors.bake()
 

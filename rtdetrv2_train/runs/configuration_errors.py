@@ -22,8 +22,8 @@ _SECTIONS = {
     "model": ("model/base/rtdetrv2.yaml", ""),
     "recipe": ("recipe/default.yaml", ""),
     "augment": ("augment/dynamic.yaml", ""),
-    "data.train": ("data/coco.yaml", "train"),
-    "data.val": ("data/coco.yaml", "val"),
+    "data.train": ("data/auto.yaml", "train"),
+    "data.val": ("data/auto.yaml", "val"),
     "sweep": ("sweep/base/study.yaml", "sweep"),
 }
 

@@ -40,7 +40,11 @@ def model_names() -> list[str]:
 
 
 def configured_architecture(
-    config: DictConfig, num_classes: int = 80, image_size: Sequence[int] | None = None, **decoder_options: Any
+    config: DictConfig,
+    num_classes: int = 80,
+    image_size: Sequence[int] | None = None,
+    in_channels: int = 3,
+    **decoder_options: Any,
 ) -> Architecture:
     """The architecture of a configuration.
 
@@ -48,6 +52,7 @@ def configured_architecture(
         config: of a model, ``conf/model/*.yaml``.
         num_classes: number of classes.
         image_size: (height, width) of the input in pixels; None for that of the configuration.
+        in_channels: channels of the input.
         decoder_options: keys of ``architecture.decoder`` that differ from the configuration.
 
     Raises:
@@ -56,4 +61,5 @@ def configured_architecture(
     values = plain(config.architecture)
     values["decoder"] |= decoder_options
     values |= {"num_classes": num_classes, "image_size": list(image_size or config.image_size)}
+    values["in_channels"] = in_channels
     return Architecture.from_dict(values)

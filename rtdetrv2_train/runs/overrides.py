@@ -8,10 +8,11 @@ from typing import Any
 
 # Last parts of the keys whose values are paths or names, however odd.
 _PATHS = {"annotations", "checkpoint", "dir", "dirpath", "filename", "folder", "images", "init_from", "name", "output"}
-_PATHS |= {"path", "pretrained", "resume", "root", "run", "run_folder", "source", "with"}
+_PATHS |= {"path", "sources", "pretrained", "resume", "root", "run", "run_folder", "source", "with"}
 _NAMES = {"classes", "class_names", "formats"}  # lists of names, which may be digits; one value is a list of one
 _NAME = re.compile(r"""\s*('(?:\\'|[^'])*'|"(?:\\"|[^"])*"|[^,]*?)\s*(?:,|$)""")
 _LEFT_OUT = {f"{group}={none}": f"~{group}" for group in ("callbacks", "logger") for none in ("null", "")}
+_WITH_SOURCES = {"data.train", "data.val"}  # mappings, of which a path or a list of paths alone stands for the sources
 _OVERRIDE = re.compile(r"(\+{0,2}[\w./@-]+)=(.*)", re.DOTALL)
 
 
@@ -42,6 +43,9 @@ def _as_typed(argument: str, multirun: bool) -> str:
     if found is None or "${" in found.group(2):
         return argument
     key, value = found.groups()
+    if key in _WITH_SOURCES and value not in ("", "null") and not value.startswith("{"):
+        key = f"{key}.sources"
+        argument = f"{key}={value}"
     end = re.split(r"[./]", key)[-1].lstrip("+")
     if end in _NAMES and value not in ("", "null"):
         return f"{key}={_list_of_names(value)}"

@@ -46,7 +46,7 @@ def find_batch_size(trainer: Trainer, module: DetectionModule, data: CocoDataMod
     def step(images: int) -> None:
         spare = [torch.empty_like(p) for p in module.model.parameters() for _ in range(_COPIES_OF_WEIGHTS)]
         with trainer.precision_plugin.forward_context():
-            losses = module.loss_terms_of(_synthetic_batch(images, size, most_boxes).to(device))
+            losses = module.loss_terms_of(_synthetic_batch(images, data.channels, size, most_boxes).to(device))
         torch.stack(tuple(losses.values())).sum().backward()
         del spare
 
@@ -87,9 +87,9 @@ def largest_that_fits(step: Callable[[int], None], share: int, free_memory: Call
     )
 
 
-def _synthetic_batch(images: int, size: tuple[int, int], boxes: int) -> Batch:
+def _synthetic_batch(images: int, channels: int, size: tuple[int, int], boxes: int) -> Batch:
     target = {"boxes": torch.full((boxes, 4), 0.5), "labels": torch.zeros(boxes, dtype=torch.int64)}
-    return Batch(torch.zeros(images, 3, *size, dtype=torch.uint8), Targets.from_list([target] * images))
+    return Batch(torch.zeros(images, channels, *size, dtype=torch.uint8), Targets.from_list([target] * images))
 
 
 def _free_memory(module: DetectionModule) -> None:

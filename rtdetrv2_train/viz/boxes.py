@@ -51,7 +51,7 @@ def draw_detections(
     A label stands above its box, or where there is no room inside its top edge; the best detections choose first.
 
     Args:
-        image: uint8 ``[H, W, 3]``, RGB; it is not changed.
+        image: uint8 ``[H, W, C]``, of which is drawn on what `visible` shows; it is not changed.
         boxes: ``[n, 4]`` xyxy in pixels, array or tensor on the CPU.
         labels: ``[n]`` class indices.
         scores: ``[n]`` in [0, 1], or None for ground truth.
@@ -62,11 +62,11 @@ def draw_detections(
         An RGB picture of the image's size.
 
     Raises:
-        ValueError: if the image is not uint8 RGB, or boxes, labels and scores differ in number.
+        ValueError: if the image is not uint8 ``[H, W, C]``, or boxes, labels and scores differ in number.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"an image must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
-    picture = Image.fromarray(np.ascontiguousarray(image))
+    if image.dtype != np.uint8 or image.ndim != 3:
+        raise ValueError(f"an image must be uint8 [H, W, C], not {image.dtype} {list(image.shape)}")
+    picture = Image.fromarray(visible(image))
     items = _items(Marks(boxes, labels, scores), class_names, minimum_score)
     canvas = ImageDraw.Draw(picture)
     length = (picture.width * picture.height) ** 0.5
@@ -88,6 +88,12 @@ def draw_detections(
     return picture
 
 
+def visible(image: np.ndarray) -> np.ndarray:
+    """An image of C channels as a picture ``[H, W, 3]``: the first three as RGB, or the first as grey."""
+    channels = image.shape[2]
+    return np.ascontiguousarray(image[..., :3] if channels >= 3 else image[..., :1].repeat(3, axis=2))
+
+
 def prediction_grid(
     images: Sequence[np.ndarray],
     ground_truth: Sequence[Marks | tuple[Any, ...]],
@@ -101,7 +107,7 @@ def prediction_grid(
     """Pairs of pictures: the ground truth on the left, the prediction on the right.
 
     Args:
-        images: M of uint8 ``[H, W, 3]``, RGB, of any sizes.
+        images: M of uint8 ``[H, W, C]``, RGB or as `visible` shows them, of any sizes.
         ground_truth: for each image its boxes and labels.
         predictions: for each image its boxes, labels and scores.
         class_names: name of each class index.
@@ -191,7 +197,7 @@ def _scaled(
     height, width = image.shape[:2]
     factor = cell / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    resized = Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.BICUBIC)
+    resized = Image.fromarray(visible(image)).resize(size, Image.Resampling.BICUBIC)
     stretch = np.array([size[0] / width, size[1] / height] * 2)
     boxes = np.asarray(marks.boxes, dtype=np.float64).reshape(-1, 4) * stretch
     return draw_detections(

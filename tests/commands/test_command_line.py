@@ -412,8 +412,8 @@ def test_a_batch_size_that_cannot_be_shared_proposes_others(small_set: Path) -> 
 
 @pytest.mark.parametrize("door", [*(f"{command}.py" for command in COMMANDS), "-m rtdetrv2_train eval"])
 def test_every_door_starts_its_command_from_any_folder(door: str, tmp_path: Path) -> None:
-    key = "init_from" if door == "train.py" else "run"
-    line = last_line(run_script(door, f"{key}=nowhere", folder=tmp_path, expect=2))
+    given = {"train.py": ["init_from=nowhere"], "convert.py": ["source=nowhere", "output=new"]}
+    line = last_line(run_script(door, *given.get(door, ["run=nowhere"]), folder=tmp_path, expect=2))
     assert line.startswith("error: ")
     assert "nowhere" in line
 

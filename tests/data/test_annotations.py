@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -15,6 +16,8 @@ from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.index import load_annotations
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.backends import BACKENDS
+from rtdetrv2_train.evaluation.coco import CocoEvaluator
+from rtdetrv2_train.types import Detections
 
 IMAGE = {"id": 1, "file_name": "a.jpg", "height": 100, "width": 200}
 CATEGORY = {"id": 5, "name": "cat"}
@@ -54,7 +57,11 @@ def test_boxes_become_corners_clipped_to_the_image(tmp_path: Path) -> None:
 
 
 def test_boxes_follow_their_images_whatever_the_order_of_the_file(tmp_path: Path) -> None:
-    images = [{**IMAGE, "id": 2**62 + 3, "file_name": "big.jpg"}, {**IMAGE, "id": 4}, {**IMAGE, "id": 1}]
+    images = [
+        {**IMAGE, "id": 2**62 + 3, "file_name": "big.jpg"},
+        {**IMAGE, "id": 4, "file_name": "4.jpg"},
+        {**IMAGE, "id": 1},
+    ]
     ids = [1, 2**62 + 3, 1]
     boxes = [annotation([n, 0, 10, 10], n + 1, image_id=ids[n]) for n in range(3)]
     loaded = load(tmp_path, boxes, images=images)
@@ -127,7 +134,6 @@ def test_numbers_may_be_floats_or_text(tmp_path: Path, written: Any) -> None:
     )
     assert (loaded.image_ids.tolist(), loaded.category_ids) == ([1], (5,))
     assert (loaded.heights.tolist(), loaded.widths.tolist()) == ([100], [200])
-    assert not loaded.sizes_from_images
     assert loaded.targets(0)[0].tolist() == [[10, 20, 40, 60]]
     assert loaded.raw_areas.tolist() == [600, 1]
     assert [problem.annotation_id for problem in loaded.problems] == [8]
@@ -135,7 +141,9 @@ def test_numbers_may_be_floats_or_text(tmp_path: Path, written: Any) -> None:
 
 def test_ids_of_64_bits_as_text_are_exact(tmp_path: Path) -> None:
     boxes = [annotation([0, 0, 10, 10], image_id=str(2**62 + 1))]
-    loaded = load(tmp_path, boxes, images=[{**IMAGE, "id": str(2**62 + 1)}, {**IMAGE, "id": 2**62}])
+    loaded = load(
+        tmp_path, boxes, images=[{**IMAGE, "id": str(2**62 + 1)}, {**IMAGE, "id": 2**62, "file_name": "b.jpg"}]
+    )
     assert loaded.image_ids.tolist() == [2**62 + 1, 2**62]
     assert len(loaded.targets(0)[0]) == 1
 
@@ -315,3 +323,42 @@ def test_broken_boxes_of_blood_cells_are_named(shared_data: Path) -> None:
     assert len(loaded.boxes) == len(raw["annotations"]) - len(loaded.problems)
     sides = loaded.boxes[:, 2:] - loaded.boxes[:, :2]
     assert (sides > 0).all()
+
+
+def test_an_image_that_is_listed_for_each_annotator_counts_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Label Studio's export."""
+    images = [
+        {"id": number, "file_name": name, "height": 100, "width": 200}
+        for number, name in ((1, "a"), (2, "b"), (7, "a"))
+    ]
+    boxes = [annotation([10, 20, 30, 40], 1), annotation([10, 20, 30, 40], 2), annotation([100, 20, 30, 40], 3)]
+    of_another = [
+        {**annotation([10.5, 20, 30, 41], 4), "image_id": 7},
+        {**annotation([60, 60, 9, 9], 5), "image_id": 7},
+    ]
+    loaded = load(tmp_path, [*boxes, *of_another], images=images)
+    assert loaded.image_ids.tolist() == [1, 2]
+    assert loaded.file_names.tolist() == ["a", "b"]
+    expected = [[10, 20, 40, 60], [10, 20, 40, 60], [100, 20, 130, 60], [60, 60, 69, 69]]
+    assert loaded.targets(0)[0].tolist() == expected, "boxes that one annotator doubles are no matter of reading"
+    assert "lists 1 images again under another id" in caplog.text
+    assert "all but 1 that are of the same object" in caplog.text
+
+
+def test_classes_that_are_not_annotated_exhaustively_cost_no_false_positive(tmp_path: Path) -> None:
+    """LVIS: a crowd region over the whole image has detections of the class ignored there."""
+    categories = [{"id": 5, "name": "cat"}, {"id": 9, "name": "dog"}]
+    image = {"id": 1, "coco_url": "http://x/val2017/a.jpg", "height": 100, "width": 200}
+    image["not_exhaustive_category_ids"] = [9]
+    loaded = load(tmp_path, [annotation([0, 0, 10, 10], 1)], images=[image], categories=categories)
+    assert loaded.targets(0)[1].tolist() == [0]
+    truth = loaded.ground_truth()
+    assert truth.boxes[truth.crowd].tolist() == [[0, 0, 200, 100]]
+    assert truth.classes[truth.crowd].tolist() == [1]
+    evaluator = CocoEvaluator(truth, loaded.category_ids)
+    boxes = torch.tensor([[[50.0, 50, 60, 60], [0, 0, 10, 10]]])
+    evaluator.update(Detections(torch.tensor([[1, 0]]), boxes, torch.tensor([[0.9, 0.8]])), torch.tensor([1]))
+    metrics = evaluator.compute()
+    assert metrics.AP == pytest.approx(1)

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from rtdetrv2_train.data.annotations import AnnotationTable
-from rtdetrv2_train.data.file_names import with_names_of_files
+from rtdetrv2_train.data.file_names import files_of, with_names_of_files
 from rtdetrv2_train.data.index import load_annotations
 from rtdetrv2_train.errors import UserError
 
@@ -112,3 +112,9 @@ def test_no_file_outside_of_the_folder_is_found(tmp_path: Path) -> None:
     assert all(annotations.path(index).is_relative_to(tmp_path / "images") for index in range(2))
     with pytest.raises(UserError, match="2 of 2 images"):
         with_names_of_files(annotations, may_lack=True)
+
+
+def test_arrays_and_heic_are_images_too(tmp_path: Path) -> None:
+    for name in ("A.npy", "b.heic"):
+        (tmp_path / name).touch()
+    assert files_of(["a.npy", "b.jpg"], tmp_path) == {"a.npy": "A.npy", "b.jpg": "b.heic"}

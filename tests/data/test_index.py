@@ -58,7 +58,7 @@ def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(*_: Any) -> None:
         raise AssertionError("the annotation file must not be read")
 
-    monkeypatch.setattr(index_module, "read_coco_file", read)
+    monkeypatch.setattr(index_module, "read_source", read)
 
 
 def assert_equal(one: AnnotationTable, other: AnnotationTable) -> None:
@@ -207,7 +207,7 @@ def test_an_index_goes_to_the_cache_where_its_place_cannot_be_written(
 ) -> None:
     files = make_set(3)
     # A folder that is a file cannot be written to by anyone, not even by the superuser.
-    monkeypatch.setattr(index_module, "_beside", lambda annotation_file: annotation_file / "index")
+    monkeypatch.setattr(index_module, "_beside", lambda source: source.annotations / "index")
     expected = load_annotations(*files)
     assert len(list((tmp_path / "cache/rtdetrv2_train").glob("set.json-*.index"))) == 1
     forbid_reading(monkeypatch)
@@ -265,13 +265,13 @@ def test_processes_that_start_together_build_one_index(make_set: Any, tmp_path: 
 import sys, time
 from pathlib import Path
 from rtdetrv2_train.data import index
-read = index.read_coco_file
-def slowly(*files):
+read = index.read_source
+def slowly(*source):
     with Path({str(tmp_path / "built")!r}).open("a") as log:
         log.write("x")
     time.sleep(0.5)
-    return read(*files)
-index.read_coco_file = slowly
+    return read(*source)
+index.read_source = slowly
 loaded = index.load_annotations(Path({str(annotation_file)!r}), Path({str(folder)!r}))
 print(loaded.boxes.tobytes().hex(), loaded.file_names.tolist())
 """

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 from PIL import Image
 
 from rtdetrv2_train.data.annotations import AnnotationTable
+from rtdetrv2_train.data.images.decode import Reading, read_image
 from rtdetrv2_train.data.index import load_annotations
 from rtdetrv2_train.data.survey import measured_range, other_convention, sample_of_images, warn_of_images
+from rtdetrv2_train.errors import UserError
 
 BOXES = [[4, 6, 20, 10], [40, 30, 20, 15], [1, 1, 62, 46], [0, 25, 10, 20], [50, 0, 10, 40]]
 
@@ -134,14 +137,35 @@ def test_the_range_of_deep_images_is_measured_where_it_is_unusual(
         assert found == pytest.approx((low, high), abs=0.005 * (high - low))
 
 
-@pytest.mark.parametrize(("most", "suffix", "said"), [(4095, "png", True), (4095, "tif", True), (65535, "png", False)])
-def test_colour_images_of_16_bits_that_use_12_are_named(
-    make_set: Any, caplog: pytest.LogCaptureFixture, most: int, suffix: str, said: bool
-) -> None:
-    annotation_file, folder = make_set(1)
+@pytest.mark.parametrize(
+    ("most", "suffix", "unusual"), [(4095, "png", True), (4095, "tif", True), (65535, "png", False)]
+)
+def test_the_range_of_colours_of_16_bits_is_measured(tmp_path: Path, most: int, suffix: str, unusual: bool) -> None:
     values = np.linspace(0, most, 48 * 64 * 3).reshape(48, 64, 3).astype(np.uint16)
-    cv2.imwrite(str(folder / f"deep.{suffix}"), values)
-    (folder / f"deep.{suffix}").replace(folder / "0.png")
+    alpha = np.full((48, 64, 1), 65535, np.uint16)  # does not count
+    for name, image in (("colour", values), ("alpha", np.concatenate([values, alpha], axis=2))):
+        cv2.imwrite(str(tmp_path / f"{name}.{suffix}"), image)
+    found = measured_range(tmp_path / f"{name}.{suffix}" for name in ("colour", "alpha"))
+    assert (found is not None) == unusual
+    if found is not None:
+        assert found == pytest.approx((0, most), abs=0.005 * most)
+        pixels = read_image(tmp_path / f"alpha.{suffix}", Reading(pixel_range=found))
+        assert (pixels.min(), pixels.max()) == (0, 255)
+
+
+def test_a_set_of_other_bands_is_refused_at_once_and_animations_are_said(
+    make_set: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    annotation_file, folder = make_set(2)
+    frames = [Image.fromarray(np.full((48, 64, 3), value, np.uint8)) for value in (20, 200)]
+    frames[0].save(folder / "0.png", save_all=True, append_images=frames[1:])
     annotations = load_annotations(annotation_file, folder)
-    warn_of_images(annotations, sample_of_images(annotations))
-    assert ("has 16 bits a colour and uses the lower ones only" in caplog.text) == said
+    with caplog.at_level(logging.INFO):
+        warn_of_images(annotations, sample_of_images(annotations))
+    assert "of animations such as '0.png' the first picture is read" in caplog.text
+    assert read_image(folder / "0.png")[0, 0].tolist() == [20, 20, 20]
+    wanted = replace(annotations, reading=Reading(channels=4))
+    with pytest.raises(
+        UserError, match=r"its images have 3 bands, such as '0\.png', and data\.channels is 4: set data"
+    ):
+        warn_of_images(wanted, sample_of_images(wanted))

@@ -133,3 +133,17 @@ def test_hydras_own_folder_is_refused_before_it_is_made(tmp_path: Path) -> None:
     line = last_line(run_command("train", "hydra.run.dir=mine", folder=tmp_path, expect=2))
     assert "give run_folder=" in line
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("data.train=[a,b]", "data.train.sources=[a,b]"),
+        ("data.val=my set", "data.val.sources=my set"),
+        ("data.val=null", "data.val=null"),
+        ("data.train={images: a, annotations: b}", "data.train={images: a, annotations: b}"),
+        ("data.train.images=a", "data.train.images=a"),
+    ],
+)
+def test_a_path_or_a_list_alone_stands_for_the_sources_of_a_part(typed: str, meant: str) -> None:
+    assert as_typed([typed]) == [meant]

@@ -46,7 +46,7 @@ class ZoomOut(GeometricTransform):
 
     Args:
         side_range: range of the canvas's side relative to the image's, at least 1.
-        fill: grey value of the canvas, or red, green and blue.
+        fill: value of the canvas in all channels, or one for each: red, green and blue.
         p: probability.
 
     Raises:
@@ -56,8 +56,7 @@ class ZoomOut(GeometricTransform):
     def __init__(self, side_range: Sequence[float] = (1.0, 4.0), fill: int | Sequence[int] = 0, p: float = 0.5) -> None:
         super().__init__(checked_probability("zoom_out.p", p))
         self.side_range = checked_range("zoom_out.side_range", side_range, 1.0)
-        red, green, blue = np.broadcast_to(np.asarray(fill, dtype=np.uint8), 3).tolist()
-        self.fill = (red, green, blue)
+        self.fill: tuple[int, ...] = tuple(np.asarray(fill, dtype=np.uint8).reshape(-1).tolist())
 
     def apply(self, window: Window, boxes: BoxArray, random: np.random.Generator) -> tuple[Window, BoxArray]:
         """A larger frame."""

@@ -2,6 +2,9 @@
 
 From SSD (Liu et al., arXiv 1512.02325, 2.2), with the distribution of torchvision's ``RandomPhotometricDistort``, which
 the published models were trained with. What one value decides is done by a table, what needs all three by a matrix.
+
+Images of other channels than red, green and blue have no hue, no saturation and no order: of these only brightness and
+contrast change, by the same factors in all channels.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from numpy.typing import NDArray
 
 from rtdetrv2_train.data.augment.checks import checked_probability, checked_range
 from rtdetrv2_train.data.images.decode import ImageArray, as_bytes
+from rtdetrv2_train.data.images.reading import RGB
 
 # Weights of red, green and blue in luminance (ITU-R BT.601).
 _LUMINANCE = np.array([0.299, 0.587, 0.114])
@@ -84,7 +88,7 @@ class Distortion:
     mean_grey: float | None = None
 
     def fitted_to(self, image: ImageArray) -> Distortion:
-        """The distortion with the mean grey of this image, which contrast needs, uint8 ``[H, W, 3]``."""
+        """The distortion with the mean grey of this image, which contrast needs, uint8 ``[H, W, C]``."""
         if self.contrast is None:
             return self
         step = max(1, min(image.shape[:2]) // _LEAST_GRID)
@@ -94,7 +98,7 @@ class Distortion:
         return replace(self, mean_grey=mean_grey(before(np.ascontiguousarray(image[::step, ::step]))))
 
     def __call__(self, image: ImageArray) -> ImageArray:
-        """The distorted image, uint8 ``[H, W, 3]``; it may be any part of the image that it was fitted to."""
+        """The distorted image, uint8 ``[H, W, C]``; it may be any part of the image that it was fitted to."""
         first, last = np.arange(256.0), None
         if self.brightness is not None:
             first = _levels(first * self.brightness)
@@ -106,7 +110,9 @@ class Distortion:
             else:
                 last = contrast_table(np.arange(256.0), self.contrast, self.mean_grey)
         if self.brightness is not None or (self.contrast is not None and self.contrast_first):
-            image = as_bytes(cv2.LUT(image, first.astype(np.uint8)))
+            image = _looked_up(image, first)
+        if image.shape[2] != RGB:
+            return image if last is None else _looked_up(image, last)
         channels = self.channels
         if self.saturation is not None:
             # Tables treat all channels alike, so that only hue keeps the swap from joining the matrix.
@@ -115,14 +121,16 @@ class Distortion:
         if self.hue is not None:
             image = adjust_hue(image, self.hue)
         if last is not None:
-            image = as_bytes(cv2.LUT(image, last.astype(np.uint8)))
+            image = _looked_up(image, last)
         if channels is not None:
             image = as_bytes(cv2.transform(image, np.eye(3)[list(channels)]))
         return image
 
 
 def mean_grey(image: ImageArray) -> float:
-    """Mean luminance."""
+    """Mean luminance; of other channels than red, green and blue the mean of them all."""
+    if image.shape[2] != RGB:
+        return float(image.mean())
     return float(cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0])
 
 
@@ -146,6 +154,10 @@ def adjust_hue(image: ImageArray, shift: float) -> ImageArray:
     rows = hsv.reshape(len(hsv), -1)
     rows += np.tile(np.array([round(shift * 256) % 256, 0, 0], dtype=np.uint8), image.shape[1])
     return as_bytes(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL))
+
+
+def _looked_up(image: ImageArray, table: NDArray[np.float64]) -> ImageArray:
+    return as_bytes(cv2.LUT(image, table.astype(np.uint8))).reshape(image.shape)  # OpenCV drops the axis of one channel
 
 
 def _levels(values: NDArray[np.float64]) -> NDArray[np.float64]:

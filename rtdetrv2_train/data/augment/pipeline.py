@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
@@ -13,11 +14,14 @@ from rtdetrv2_train.data.augment.geometric import GeometricTransform, ZoomOut
 from rtdetrv2_train.data.augment.photometric import Distortion, PhotometricDistortion
 from rtdetrv2_train.data.augment.window import BoxArray, Window
 from rtdetrv2_train.data.images.decode import ImageArray, StoredImage
+from rtdetrv2_train.data.images.reading import RGB
 from rtdetrv2_train.data.images.resize import fitted_size, padded
 from rtdetrv2_train.errors import SampleError, UserError
 
 if TYPE_CHECKING:
     import albumentations as A
+
+logger = logging.getLogger(__name__)
 
 Transform: TypeAlias = Union[GeometricTransform, PhotometricDistortion, "A.BasicTransform"]
 
@@ -37,12 +41,15 @@ class TrainingPipeline:
         transforms: augmentations by name; None stands for one that was switched off.
         letterbox: whether what the augmentations leave keeps its aspect ratio, with a black margin at the right or
             below; else it is stretched to the batch's size.
+        channels: of the images.
 
     Raises:
-        UserError: if something else is among the transforms.
+        UserError: if something else is among the transforms, or one is for images of other channels.
     """
 
-    def __init__(self, transforms: Mapping[str, Transform | None], letterbox: bool = False) -> None:
+    def __init__(
+        self, transforms: Mapping[str, Transform | None], letterbox: bool = False, channels: int = RGB
+    ) -> None:
         self.letterbox = letterbox
         self.transforms = {name: transform for name, transform in transforms.items() if transform is not None}
         for name, transform in self.transforms.items():
@@ -50,6 +57,18 @@ class TrainingPipeline:
                 raise UserError(
                     f"augment.transforms.{name} is a {type(transform).__name__}: give a transform of Albumentations "
                     "or of rtdetrv2_train.data"
+                )
+            if isinstance(transform, ZoomOut) and len(transform.fill) not in (1, channels):
+                raise UserError(
+                    f"augment.transforms.{name}.fill is {list(transform.fill)} and data.channels is {channels}: give "
+                    "one value, or one for each channel"
+                )
+            if isinstance(transform, PhotometricDistortion) and channels != RGB:
+                logger.info(
+                    "augment.transforms.%s changes brightness and contrast only: hue, saturation and the order of "
+                    "channels are those of 3, and data.channels is %d",
+                    name,
+                    channels,
                 )
         self._composed: dict[str, A.Compose] = {}
 
@@ -73,10 +92,10 @@ class TrainingPipeline:
             seed: whole numbers from 0, which everything random depends on.
 
         Returns:
-            The image ``[height, width, 3]``, and the remaining boxes as normalised xyxy with their labels.
+            The image ``[height, width, C]``, and the remaining boxes as normalised xyxy with their labels.
 
         Raises:
-            SampleError: if a transform of Albumentations fails, or gives something else than RGB bytes.
+            SampleError: if a transform of Albumentations fails, or gives something else than bytes of as many channels.
         """
         generator = np.random.default_rng(list(seed))
         sample = _Unfinished(image, np.column_stack([boxes, labels]).astype(np.float64).reshape(-1, 5))
@@ -125,10 +144,11 @@ class TrainingPipeline:
             size = f"{image.shape[1]} x {image.shape[0]} pixels"
             raise SampleError(f"{called} fails on an image of {size}: {' '.join(str(error).split())}") from error
         pixels = result["image"]
-        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[2:] != (3,):
+        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[2:] != image.shape[2:]:
+            kind = "RGB" if image.shape[2] == RGB else f"[H, W, {image.shape[2]}]"
             raise SampleError(
-                f"{called} gives {pixels.dtype} of shape {list(pixels.shape)} instead of RGB bytes: leave it out, as "
-                "the model takes bytes and scales them itself"
+                f"{called} gives {pixels.dtype} of shape {list(pixels.shape)} instead of {kind} bytes: leave it out, "
+                "as the model takes bytes and scales them itself"
             )
         # Albumentations gives up the column of labels where no box is left.
         left = result["bboxes"] if len(result["bboxes"]) else np.zeros((0, 5))

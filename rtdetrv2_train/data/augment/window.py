@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdetrv2_train.data.images.decode import SHRINKS, ImageArray, StoredImage, as_bytes
+from rtdetrv2_train.data.images.decode import SHRINKS, ImageArray, StoredImage, turned
 from rtdetrv2_train.data.images.resize import resize_for_training
 
 BoxArray = NDArray[np.float64]
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom
-Colour = tuple[int, int, int]
+_MIRRORED = 2  # as EXIF numbers orientations
+Colour = tuple[int, ...]  # a value for each channel, or one for all
 
 
 class ColourChange(Protocol):
@@ -82,7 +82,7 @@ class Window:
             change: of the colours of the image, not of the plain part.
 
         Returns:
-            uint8 ``[height, width, 3]``, and the boxes in its pixels.
+            uint8 ``[height, width, C]``, and the boxes in its pixels.
         """
         left, right = _whole_pixels(self.content[0::2], self.frame[0::2], size[1])
         top, bottom = _whole_pixels(self.content[1::2], self.frame[1::2], size[0])
@@ -103,13 +103,13 @@ class Window:
         if change is not None and not fewer_before:
             part = change(part)
         if self.mirrored:
-            part = as_bytes(cv2.flip(part, 1))
+            part = turned(part, _MIRRORED)
             left, right = size[1] - right, size[1] - left
             boxes = np.column_stack([size[1] - boxes[:, 2], boxes[:, 1], size[1] - boxes[:, 0], boxes[:, 3]])
         boxes = boxes.clip([left, top] * 2, [right, bottom] * 2)
         if part.shape[:2] == size:
             return part, boxes
-        canvas = np.zeros((*size, 3), dtype=np.uint8)
+        canvas = np.zeros((*size, part.shape[2]), dtype=np.uint8)
         if self.fill is not None and any(self.fill):
             canvas[:] = self.fill
         canvas[top:bottom, left:right] = part

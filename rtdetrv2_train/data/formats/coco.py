@@ -25,6 +25,7 @@ from rtdetrv2_train.data.formats.coco_entries import (
     unusual_image,
     whole,
 )
+from rtdetrv2_train.data.formats.repeated_images import RepeatedImages
 from rtdetrv2_train.data.images.decode import UnreadableImageError, read_header
 from rtdetrv2_train.data.table_builder import TableBuilder
 from rtdetrv2_train.errors import UserError
@@ -50,8 +51,9 @@ def read_coco_file(
     """
     content = _read_json(annotation_file, needed)
     builder = TableBuilder(annotation_file, image_folder, _categories(content["categories"], annotation_file))
-    _add_images(builder, content["images"], upright)
-    _add_annotations(builder, content["annotations"])
+    repeated = _add_images(builder, content["images"], upright)
+    _add_annotations(builder, content["annotations"], repeated)
+    repeated.warn()
     return builder.table()
 
 
@@ -90,7 +92,7 @@ def _read_json(annotation_file: Path, needed: Sequence[str]) -> dict[str, list[A
     return content
 
 
-def _add_images(builder: TableBuilder, entries: Sequence[Any], upright: bool) -> None:
+def _add_images(builder: TableBuilder, entries: Sequence[Any], upright: bool) -> RepeatedImages:
     decode = msgspec.json.Decoder(ImageEntry).decode
     images = []
     for position, entry in enumerate(entries):
@@ -101,18 +103,24 @@ def _add_images(builder: TableBuilder, entries: Sequence[Any], upright: bool) ->
         image.file_name = name_within(image.file_name, position, builder.annotation_file)
         images.append(image)
     sized = [min(image.height or 0, image.width or 0) > 0 and not upright for image in images]
-    builder.sizes_from_images = not all(sized)
     files = {} if all(sized) else files_of([image.file_name for image in images], builder.image_folder)
+    repeated = RepeatedImages(images, builder.annotation_file)
     for image, has_size in zip(images, sized, strict=True):
+        if image.id in repeated.first_ids:
+            builder.add_other_id(image.id, repeated.first_ids[image.id])
+            continue
         height, width = image.height or 0, image.width or 0
         if not has_size:
             path = builder.image_folder / files.get(image.file_name, image.file_name)
             height, width = _size_of_file(path, height, width, upright, builder.annotation_file)
         builder.add_image(image.id, image.file_name, height, width)
+        for category_id in image.not_exhaustive_category_ids:  # so that no detection of it is a false positive
+            builder.add_annotation(image.id, category_id, (0, 0, width, height), crowd=True)
     _warn_of_repeated(builder.repeated_images, "images", builder.annotation_file)
+    return repeated
 
 
-def _add_annotations(builder: TableBuilder, entries: Sequence[Any]) -> None:
+def _add_annotations(builder: TableBuilder, entries: Sequence[Any], repeated: RepeatedImages) -> None:
     decode = msgspec.json.Decoder(AnnotationEntry).decode
     for entry in entries:
         try:
@@ -130,6 +138,8 @@ def _add_annotations(builder: TableBuilder, entries: Sequence[Any]) -> None:
             except ValueError as error:
                 builder.add_problem(whole(loose.get("image_id")), whole(loose.get("id")), str(error))
                 continue
+        if repeated.first_ids and repeated.is_double(row):
+            continue
         builder.add_annotation(row.image_id, row.category_id, row.bbox, row.id, row.area, bool(row.iscrowd))
 
 

@@ -39,6 +39,7 @@ class ImageEntry(msgspec.Struct, gc=False):
     file_name: str
     height: int | None = None
     width: int | None = None
+    not_exhaustive_category_ids: list[_Id] = []  # of LVIS: classes of which not every object is annotated
 
 
 def plain(entry: Any) -> Any:
@@ -59,8 +60,9 @@ def unusual_image(entry: Any, position: int, annotation_file: Path) -> ImageEntr
             f"entry {position} of 'images' of '{annotation_file}' is {brief(entry)}; an image needs a "
             f"whole number as 'id' and a 'file_name': {LAYOUT}"
         )
-    sides = {side: whole(entry.get(side)) for side in ("height", "width")}
-    return ImageEntry(image_id, name, **sides)
+    listed = entry.get("not_exhaustive_category_ids")
+    partial = [found for found in map(whole, listed if isinstance(listed, list) else ()) if found is not None]
+    return ImageEntry(image_id, name, whole(entry.get("height")), whole(entry.get("width")), partial)
 
 
 def name_within(name: str, position: int, annotation_file: Path) -> str:

@@ -48,7 +48,7 @@ class ImageCache:
         self.shrinks = np.ones(len(annotations), dtype=np.int64)
         for shrink in sorted(SHRINKS):
             self.shrinks[factors >= shrink] = shrink
-        sizes = -(-heights // self.shrinks) * -(-widths // self.shrinks) * 3
+        sizes = -(-heights // self.shrinks) * -(-widths // self.shrinks) * annotations.reading.channels
         states_size = 16 * len(annotations)
         self.ends = np.cumsum(sizes)
         room = int(self.ends[-1]) + states_size
@@ -72,7 +72,7 @@ class ImageCache:
         path = self.annotations.path(index)
         height, width = self.annotations.size(index)
         shrink = int(self.shrinks[index])
-        shape = (-(-height // shrink), -(-width // shrink), 3)
+        shape = (-(-height // shrink), -(-width // shrink), self.annotations.reading.channels)
         start = int(self.ends[index - 1]) if index else 0
         slot = self.pixels[start : int(self.ends[index])].reshape(shape)
         state = _state(path)

@@ -6,7 +6,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from rtdetrv2_train.data.images.decode import ImageArray, as_bytes
+from rtdetrv2_train.data.images.orientation import as_bytes
+from rtdetrv2_train.data.images.reading import RGB, ImageArray
+
+_MOST_AT_ONCE = 4  # channels that OpenCV averages over areas
 
 
 def resize_for_training(image: ImageArray, height: int, width: int) -> ImageArray:
@@ -15,28 +18,48 @@ def resize_for_training(image: ImageArray, height: int, width: int) -> ImageArra
     Sides that shrink to less than half are averaged over areas, others interpolated linearly.
 
     Args:
-        image: uint8 ``[H, W, 3]``.
+        image: uint8 ``[H, W, C]``.
         height: of the result.
         width: of the result.
     """
     rows, columns = image.shape[:2]
     halved = (width if 2 * width < columns else columns, height if 2 * height < rows else rows)
     if halved != (columns, rows):
-        image = as_bytes(cv2.resize(image, halved, interpolation=cv2.INTER_AREA))
+        image = _resized(image, halved, cv2.INTER_AREA)
     if halved != (width, height):
-        image = as_bytes(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))
+        image = _resized(image, (width, height), cv2.INTER_LINEAR)
     return image
+
+
+def _resized(image: ImageArray, size: tuple[int, int], interpolation: int) -> ImageArray:
+    """As OpenCV does, which takes four channels and drops the axis of a single one; ``size`` is (width, height)."""
+    channels = image.shape[2]
+    if channels == RGB:
+        return as_bytes(cv2.resize(image, size, interpolation=interpolation))
+    parts = [
+        cv2.resize(np.ascontiguousarray(image[..., first : first + _MOST_AT_ONCE]), size, interpolation=interpolation)
+        for first in range(0, channels, _MOST_AT_ONCE)
+    ]
+    shape = (size[1], size[0], -1)
+    return as_bytes(
+        np.concatenate([part.reshape(shape) for part in parts], axis=2) if parts[1:] else parts[0].reshape(shape)
+    )
 
 
 def resize_for_evaluation(image: ImageArray, height: int, width: int) -> ImageArray:
     """Resize as for the published metrics: Pillow's antialiased bilinear filter, bit by bit.
 
     Args:
-        image: uint8 ``[H, W, 3]``.
+        image: uint8 ``[H, W, C]``.
         height: of the result.
         width: of the result.
     """
-    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR), dtype=np.uint8)
+    if image.shape[2] == RGB:
+        return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR), dtype=np.uint8)
+    # One by one: of four channels Pillow takes the last for alpha, and of more it makes no image.
+    planes = [Image.fromarray(np.ascontiguousarray(image[..., channel])) for channel in range(image.shape[2])]
+    resized = [np.asarray(plane.resize((width, height), Image.Resampling.BILINEAR)) for plane in planes]
+    return as_bytes(np.stack(resized, axis=2))
 
 
 def fitted_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:
@@ -50,7 +73,7 @@ def padded(image: ImageArray, size: tuple[int, int]) -> ImageArray:
     rows, columns = image.shape[:2]
     if (rows, columns) == size:
         return image
-    canvas = np.zeros((*size, 3), dtype=np.uint8)
+    canvas = np.zeros((*size, image.shape[2]), dtype=np.uint8)
     canvas[:rows, :columns] = image
     return canvas
 
@@ -61,12 +84,12 @@ def evaluation_input(
     """A model's input at evaluation, and how much of the image's plane it shows.
 
     Args:
-        image: uint8 ``[H, W, 3]``.
+        image: uint8 ``[H, W, C]``.
         size: (height, width) of the result.
         letterbox: whether to keep the aspect ratio, and leave a black margin at the right or below.
 
     Returns:
-        uint8 ``[height, width, 3]``, and the (height, width) that it spans in pixels of the image, margin included.
+        uint8 ``[height, width, C]``, and the (height, width) that it spans in pixels of the image, margin included.
         Boxes that are shares of the result become pixels of the image by these.
     """
     height, width = image.shape[:2]

@@ -1,10 +1,9 @@
-"""A data set in COCO's format as Lightning loads it."""
+"""A data set as Lightning loads it."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,10 +13,9 @@ from rtdetrv2_train.classes import Classes
 from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.augment.pipeline import MIN_BOX_SIDE, TrainingPipeline, Transform
 from rtdetrv2_train.data.augment.schedule import MULTISCALE, AugmentationSchedule
-from rtdetrv2_train.data.file_names import with_names_of_files
 from rtdetrv2_train.data.images.cache import ImageCache, cache_file
 from rtdetrv2_train.data.images.decode import Exif, PixelRange, Reading
-from rtdetrv2_train.data.index import cache_folder, load_annotations
+from rtdetrv2_train.data.images.reading import MOST_CHANNELS, RGB
 from rtdetrv2_train.data.loading.dataset import DetectionDataset
 from rtdetrv2_train.data.loading.loader import BATCHES_AHEAD, BatchLoader, automatic_workers
 from rtdetrv2_train.data.loading.samplers import (
@@ -28,26 +26,26 @@ from rtdetrv2_train.data.loading.samplers import (
     scaled_size,
 )
 from rtdetrv2_train.data.loading.step_totals import OptimizerSteps
-from rtdetrv2_train.data.paths import check_data_paths
-from rtdetrv2_train.data.survey import measured_range, other_convention, sample_of_images, warn_of_images
+from rtdetrv2_train.data.paths import PartConfig, checked_part
+from rtdetrv2_train.data.reading import SetReader
+from rtdetrv2_train.data.survey import other_convention
 from rtdetrv2_train.errors import UserError, check_number
+from rtdetrv2_train.files import cache_folder
 from rtdetrv2_train.system.resources import available_shared_memory
 
 logger = logging.getLogger(__name__)
 
-_HELD_OUT = 0.1  # share of the images, where there is no validation set
-
 
 class CocoDataModule(LightningDataModule):
-    """Training and validation batches of a data set in COCO's format.
+    """Training and validation batches of a data set in any known format, measured as COCO is.
 
     Batches are made for the rank that asks, so the trainer must leave the samplers alone
     (``use_distributed_sampler=False``).
 
     Args:
         root: folder that the other paths are relative to.
-        train: ``images`` (folder) and ``annotations`` (file) to train on.
-        val: the same to evaluate on; None: a tenth of the images of ``train``, which are not trained on.
+        train: what to train on (see `SetReader`).
+        val: what to evaluate on; None: a tenth of the images of ``train``, which are not trained on.
         image_size: (height, width) of samples, multiples of 32.
         multiscale: sizes that each training batch's size is drawn from, for images of 640 (see `TrainBatchSampler`);
             None or empty for ``image_size`` always.
@@ -68,6 +66,9 @@ class CocoDataModule(LightningDataModule):
         exif: ``auto``, ``apply`` or ``ignore``: what becomes of the orientation in EXIF (see `Reading`).
         pixel_range: values of images of more than 8 bits that become 0 and 255, here and in prediction; ``auto``:
             measured on a sample of the training set; None: those of all of 16 bits (see `Reading`).
+        channels: 3: images of any kind become RGB; another number, up to 16: all bands that their files have.
+        format: name of the only format to look for where paths do not say it; None: all known ones.
+        split_file: where the images that are held out are written down, and read again; None: nowhere.
 
     Raises:
         UserError: if an argument is out of range or of the wrong type.
@@ -76,8 +77,8 @@ class CocoDataModule(LightningDataModule):
     def __init__(
         self,
         root: str | Path,
-        train: Mapping[str, str],
-        val: Mapping[str, str] | None = None,
+        train: PartConfig = None,
+        val: PartConfig = None,
         *,
         image_size: Sequence[int],
         transforms: Mapping[str, Transform | None],
@@ -95,17 +96,20 @@ class CocoDataModule(LightningDataModule):
         letterbox: bool = False,
         exif: Exif = "auto",
         pixel_range: Sequence[float] | Literal["auto"] | None = "auto",
+        channels: int = RGB,
+        format: str | None = None,
+        split_file: Path | None = None,
     ) -> None:
         super().__init__()
         self.root = Path(root)
-        self.train_paths = _paths("train", train)
-        self.val_paths = _paths("val", val) if val else None
         self.image_size = _checked_size(image_size)
         self.multiscale = [_whole("multiscale", scale, SIZE_STEP) for scale in multiscale or ()]
         if not isinstance(letterbox, bool):
             raise UserError(f"data.letterbox is {letterbox!r}: give true or false")
         self.letterbox = letterbox
-        self.pipeline = TrainingPipeline(transforms, letterbox)
+        check_number("data.channels", channels, 1, MOST_CHANNELS)
+        self.channels = channels
+        self.pipeline = TrainingPipeline(transforms, letterbox, channels)
         taking_part = [name for name, transform in transforms.items() if transform is not None]
         whole = AugmentationSchedule(schedule, reference_epochs, max_epochs, known_names=tuple(transforms))
         self.schedule = whole.of([*taking_part, *([MULTISCALE] if self.multiscale else [])])
@@ -124,9 +128,18 @@ class CocoDataModule(LightningDataModule):
         self.cache = cache
         if exif not in get_args(Exif):
             raise UserError(f"data.exif is '{exif}': give 'auto', 'apply' or 'ignore'")
-        self.exif = exif
-        self._measures_range = pixel_range == "auto"
-        self.pixel_range = None if pixel_range in ("auto", None) else _checked_pixel_range(pixel_range)
+        given = None if pixel_range in ("auto", None) else _checked_pixel_range(pixel_range)
+        self._reader = SetReader(
+            self.root,
+            checked_part("train", train),
+            checked_part("val", val),
+            format,
+            Reading(exif, given, channels=channels),
+            measures_range=pixel_range == "auto",
+            may_lack_images=on_bad_image == "skip",
+            seed=self.seed,
+            split_file=split_file,
+        )
         self._datasets: list[DetectionDataset] = []
         self._done = (0, 0)  # epoch, and batches of it, that a resumed run has seen
         self._is_for_evaluation = False
@@ -139,12 +152,16 @@ class CocoDataModule(LightningDataModule):
         Raises:
             UserError: if one is not; the message names it.
         """
-        check_data_paths(self.root, [*self.train_paths.values(), *(self.val_paths or {}).values()])
+        self._reader.check()
 
     def leave_out_training_set(self) -> None:
         """Use no training set: classes are those of the validation set. Call it before anything is read."""
         self._is_for_evaluation = True
-        self.train_paths = self.val_paths or self.train_paths
+
+    @property
+    def pixel_range(self) -> PixelRange | None:
+        """Values of images of more than 8 bits that become 0 and 255; measured when the first part is read."""
+        return self._reader.reading.pixel_range
 
     def take_classes(self, classes: Classes) -> None:
         """Let the classes be those of a model, where there is no training set."""
@@ -155,20 +172,15 @@ class CocoDataModule(LightningDataModule):
         """Read the annotations, unless that has been done. Needs no trainer.
 
         Raises:
-            UserError: if a file is missing or is not in COCO's format, or the two disagree about the categories.
+            UserError: if a file is missing or cannot be understood, or the two parts have no class in common.
         """
         if self._train_annotations is not None:
             return
         self.prepare_data()
-        train = self._read(self.train_paths)
-        if self.val_paths is None:
-            train, val = train.split(_HELD_OUT)
-            logger.info("data.val is not set: %d of the images are held out, %d to train on", len(val), len(train))
+        if self._is_for_evaluation:
+            self._train_annotations = self._val_annotations = self._reader.validation()
         else:
-            same = self.train_paths == self.val_paths
-            val = train if same else self._read(self.val_paths).relabelled(train.classes)
-        self._train_annotations, self._val_annotations = val if self._is_for_evaluation else train, val
-        if self._train_annotations is not val:
+            self._train_annotations, self._val_annotations = self._reader.both()
             self._warn_if_nothing_to_measure()
 
     def setup(self, stage: str | None = None) -> None:
@@ -272,34 +284,6 @@ class CocoDataModule(LightningDataModule):
                 "'%s' has no box of the classes that are known: AP cannot be measured", annotations.annotation_file
             )
 
-    def _read(self, paths: Mapping[str, Path]) -> AnnotationTable:
-        annotations = load_annotations(self.root / paths["annotations"], self.root / paths["images"], self.exif)
-        annotations = with_names_of_files(annotations, self.on_bad_image == "skip")
-        headers = sample_of_images(annotations)
-        warn_of_images(annotations, headers)
-        self._set_range(
-            annotations.annotation_file,
-            measured_range(annotations.path(index) for index, header in headers.items() if header.deep),
-        )
-        if convention := other_convention(annotations):
-            logger.warning("'%s': %s", annotations.annotation_file, convention)
-        return replace(annotations, reading=Reading(self.exif, self.pixel_range))
-
-    def _set_range(self, file: Path, measured: PixelRange | None) -> None:
-        """Take the range of the first set that is read, which is the one trained on."""
-        if self._measures_range:
-            self.pixel_range = measured
-            if measured is not None:
-                logger.info("'%s': values from %g to %g become 0 to 255 in all images", file, *measured)
-        elif measured is not None and self.pixel_range is None:
-            logger.warning(
-                "'%s': values from %g to %g are read as those of 16 bits: data.pixel_range, in evaluation the model's, "
-                "is null; give a range if images come out flat",
-                file,
-                *measured,
-            )
-        self._measures_range = False
-
     def _rank(self) -> tuple[int, int]:
         if self.trainer is None:
             return 0, 1
@@ -330,7 +314,7 @@ class CocoDataModule(LightningDataModule):
         processes = self._local_processes()
         wanted = automatic_workers(processes) if self.num_workers == "auto" else int(self.num_workers)
         height, width = self._largest_size()
-        each = BATCHES_AHEAD * batch_size * 3 * height * width
+        each = BATCHES_AHEAD * batch_size * self.channels * height * width
         free = available_shared_memory()
         if free is None or wanted * each * processes <= free:
             return wanted
@@ -344,13 +328,6 @@ class CocoDataModule(LightningDataModule):
             workers * processes,
         )
         return workers
-
-
-def _paths(name: str, paths: Mapping[str, str]) -> dict[str, Path]:
-    for key in ("images", "annotations"):
-        if not paths.get(key):
-            raise UserError(f"data.{name}.{key} is not set: give a path relative to data.root")
-    return {key: Path(paths[key]) for key in ("annotations", "images")}
 
 
 def _checked_size(image_size: Sequence[int]) -> tuple[int, int]:

@@ -34,7 +34,7 @@ class Sample:
     """One image with its n boxes, ready to be batched.
 
     Attributes:
-        image: uint8 ``[H, W, 3]``, RGB.
+        image: uint8 ``[H, W, C]``, RGB unless `Reading` asks for other channels.
         boxes: float32 ``[n, 4]``, xyxy, normalised to [0, 1].
         labels: int64 ``[n]``.
         image_id: of the annotation file.
@@ -143,7 +143,7 @@ class DetectionDataset(Dataset[Sample]):
             image = self.annotations.image(index).decode()[0]
         except UnreadableImageError as error:
             self._note_bad(index, error)
-            image = np.zeros((*self.annotations.size(index), 3), dtype=np.uint8)
+            image = np.zeros((*self.annotations.size(index), self.annotations.reading.channels), dtype=np.uint8)
         height, width = image.shape[:2]
         boxes, labels = self._boxes_within(index, height, width)
         pixels, span = evaluation_input(image, (request.height, request.width), self.letterbox)

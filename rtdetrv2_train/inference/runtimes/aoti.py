@@ -52,7 +52,8 @@ def _check(images: NDArray[Any], card: ExportCard) -> None:
     batch, height, width = card.batch or len(images), *card.image_size
     if not card.fixed_size:
         height, width = (max(side // COARSEST_STRIDE, 1) * COARSEST_STRIDE for side in images.shape[2:])
-    if images.shape != (batch, 3, height, width) or images.dtype != "float32":
+    if images.shape != (batch, card.channels, height, width) or images.dtype != "float32":
         raise ValueError(
-            f"this model takes float32 images [{batch}, 3, {height}, {width}], not {images.dtype} {list(images.shape)}"
+            f"this model takes float32 images [{batch}, {card.channels}, {height}, {width}], not {images.dtype} "
+            f"{list(images.shape)}"
         )

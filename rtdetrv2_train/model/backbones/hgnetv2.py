@@ -117,16 +117,16 @@ class _LightConvNorm(nn.Module):
 class _Stem(Block):
     """Stem to stride 4. One branch is max-pooled, the other convolved."""
 
-    def __init__(self, mid_channels: int, out_channels: int, freeze_batchnorm: bool) -> None:
+    def __init__(self, image_channels: int, mid_channels: int, out_channels: int, freeze_batchnorm: bool) -> None:
         super().__init__()
-        self.stem1 = _ConvNorm(3, mid_channels, 3, freeze_batchnorm, stride=2)
+        self.stem1 = _ConvNorm(image_channels, mid_channels, 3, freeze_batchnorm, stride=2)
         self.stem2a = _ConvNorm(mid_channels, mid_channels // 2, 2, freeze_batchnorm)
         self.stem2b = _ConvNorm(mid_channels // 2, mid_channels, 2, freeze_batchnorm)
         self.stem3 = _ConvNorm(2 * mid_channels, mid_channels, 3, freeze_batchnorm, stride=2)
         self.stem4 = _ConvNorm(mid_channels, out_channels, 1, freeze_batchnorm)
 
-    def forward(self, images_B3HW: Tensor) -> Tensor:
-        x_BCHW = self.stem1(images_B3HW)
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        x_BCHW = self.stem1(images_BCHW)
         pooled_BCHW = F.max_pool2d(F.pad(x_BCHW, (0, 1, 0, 1)), kernel_size=2, stride=1)
         convolved_BCHW = self.stem2b(self.stem2a(x_BCHW))
         return self.stem4(self.stem3(torch.cat([pooled_BCHW, convolved_BCHW], 1)))
@@ -181,13 +181,18 @@ class HGNetV2(nn.Module):
 
     Args:
         config: shape of the backbone.
+        image_channels: of the images. Other than 3, the first convolution is trained even where the stem is frozen.
     """
 
-    def __init__(self, config: HGNetV2Config) -> None:
+    first_convolution = "stem.stem1.conv"
+
+    def __init__(self, config: HGNetV2Config, image_channels: int = 3) -> None:
         super().__init__()
         mid_channels, in_channels = config.stem_channels
-        self.stem = _Stem(mid_channels, in_channels, config.freeze_batchnorm)
+        self.stem = _Stem(image_channels, mid_channels, in_channels, config.freeze_batchnorm)
         self.stem.requires_grad_(not config.freeze_stem)
+        if image_channels != 3:
+            self.get_submodule(self.first_convolution).requires_grad_(True)
         self.stages = nn.ModuleList()
         for shape in config.stages:
             self.stages.append(_Stage(in_channels, shape, config.freeze_batchnorm))
@@ -197,13 +202,13 @@ class HGNetV2(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
 
-    def forward(self, images_B3HW: Tensor) -> list[Tensor]:
+    def forward(self, images_BCHW: Tensor) -> list[Tensor]:
         """Features of float images in [0, 1].
 
         Returns:
             ``[B, C, H / s, W / s]`` for the strides s = 8, 16, 32; ``out_channels`` has the numbers of channels.
         """
-        x_BCHW = self.stem(images_B3HW)
+        x_BCHW = self.stem(images_BCHW)
         features = []
         for stage in self.stages:
             x_BCHW = stage(x_BCHW)

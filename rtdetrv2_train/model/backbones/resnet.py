@@ -115,18 +115,23 @@ class ResNetVD(nn.Module):
 
     Args:
         config: shape of the backbone.
+        image_channels: of the images. Other than 3, the first convolution is trained even where the stem is frozen.
     """
 
-    def __init__(self, config: ResNetVDConfig) -> None:
+    first_convolution = "conv1.conv1_1.conv"
+
+    def __init__(self, config: ResNetVDConfig, image_channels: int = 3) -> None:
         super().__init__()
         inside, in_channels = config.stem_channels
         stem: OrderedDict[str, nn.Module] = OrderedDict(
-            conv1_1=ConvNorm(3, inside, 3, 2, "relu", config.freeze_batchnorm),
+            conv1_1=ConvNorm(image_channels, inside, 3, 2, "relu", config.freeze_batchnorm),
             conv1_2=ConvNorm(inside, inside, 3, 1, "relu", config.freeze_batchnorm),
             conv1_3=ConvNorm(inside, in_channels, 3, 1, "relu", config.freeze_batchnorm),
         )
         self.conv1 = _Stem(stem)
         self.conv1.requires_grad_(not config.freeze_stem)
+        if image_channels != 3:
+            self.get_submodule(self.first_convolution).requires_grad_(True)
         self.res_layers = nn.ModuleList()
         for index, num_blocks in enumerate(config.blocks):
             stride = 1 if index == 0 else 2
@@ -139,13 +144,13 @@ class ResNetVD(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, images_B3HW: Tensor) -> list[Tensor]:
+    def forward(self, images_BCHW: Tensor) -> list[Tensor]:
         """Features of float images in [0, 1].
 
         Returns:
             ``[B, C, H / s, W / s]`` for the strides s = 8, 16, 32; ``out_channels`` has the numbers of channels.
         """
-        x_BCHW = apply(partial(F.max_pool2d, kernel_size=3, stride=2, padding=1), self.conv1(images_B3HW))
+        x_BCHW = apply(partial(F.max_pool2d, kernel_size=3, stride=2, padding=1), self.conv1(images_BCHW))
         features = []
         for stage in self.res_layers:
             x_BCHW = stage(x_BCHW)

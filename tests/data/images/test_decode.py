@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from rtdetrv2_train.data.images import decode as decode_module
+from rtdetrv2_train.data.images import pillow_files
 from rtdetrv2_train.data.images.decode import Reading, UnreadableImageError, read_header, read_image
 
 GREY = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (48, 1))
@@ -86,14 +86,14 @@ def test_images_beyond_the_limit_are_read_where_that_is_asked_for(
 ) -> None:
     path = saved(tmp_path, Image.fromarray(COLOUR), name)
     expected = read_image(path)
-    monkeypatch.setattr(decode_module, "_MOST_PIXELS", 1000)
+    monkeypatch.setattr(pillow_files, "_MOST_PIXELS", 1000)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
     with pytest.raises(UnreadableImageError, match="over 1,000 pixels: only prediction with tile= reads it"):
         read_image(path)
     np.testing.assert_array_equal(read_image(path, Reading(large=True)), expected)
     assert read_header(path)[:2] == (48, 64)
     assert Image.MAX_IMAGE_PIXELS == 500, "what else this process reads is still guarded"
-    monkeypatch.setattr(decode_module, "available_memory", lambda: 30_000)
+    monkeypatch.setattr(pillow_files, "available_memory", lambda: 30_000)
     with pytest.raises(UnreadableImageError, match=r"64 x 48 pixels take 0\.0 GB of memory, and 0\.0 GB are free"):
         read_image(path, Reading(large=True))
 

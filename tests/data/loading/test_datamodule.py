@@ -58,9 +58,9 @@ def test_without_a_validation_set_the_same_tenth_of_the_images_is_held_out_every
 ) -> None:
     make_set(20, name="train")
     with caplog.at_level("INFO"):
-        first = build(tmp_path, val=None)
+        first = build(tmp_path, val=None, split_file=tmp_path / "split.json")
         train, val = first.train_annotations, first.val_annotations
-    assert "data.val is not set: 2 of the images are held out, 18 to train on" in caplog.text
+    assert "2 of 20 images are held out for validation" in caplog.text
     assert not set(train.file_names) & set(val.file_names)
     whole = build(tmp_path, val={"images": "train", "annotations": "train.json"}).val_annotations
     for part in (train, val):
@@ -69,7 +69,7 @@ def test_without_a_validation_set_the_same_tenth_of_the_images_is_held_out_every
             assert all(np.array_equal(a, b) for a, b in zip(part.targets(index), whole.targets(there), strict=True))
             mine, theirs = part.raw_boxes[part.raw_images == index], whole.raw_boxes[whole.raw_images == there]
             assert np.array_equal(mine, theirs)
-    for_evaluation = build(tmp_path, val=None, seed=5)
+    for_evaluation = build(tmp_path, val=None, seed=5, split_file=tmp_path / "split.json")
     for_evaluation.leave_out_training_set()
     assert for_evaluation.val_annotations.file_names.tolist() == val.file_names.tolist()
     assert for_evaluation.train_annotations is for_evaluation.val_annotations
@@ -285,7 +285,7 @@ def compose(root: Path, augment: str) -> Any:
                 "stop_augmentation_epoch": 71,
                 "stop_multiscale_epoch": 70,
             },
-            "data": OmegaConf.load(CONF / "data/coco.yaml"),
+            "data": OmegaConf.load(CONF / "data/auto.yaml"),
             "augment": OmegaConf.load(CONF / f"augment/{augment}.yaml"),
         }
     )

@@ -1,0 +1,76 @@
+"""What a format is, and what a part of a data set is: the terms that all formats share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rtdetrv2_train.data.annotations import AnnotationTable
+from rtdetrv2_train.data.images.decode import Exif
+
+Part = Literal["train", "val", "test", ""]
+
+_PARTS: dict[str, Part] = {
+    **dict.fromkeys(("train", "training", "trainval"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One part of a data set as it lies on disk; nothing has been read yet.
+
+    Attributes:
+        format: name of its format.
+        annotations: the file or folder that the labels are in.
+        images: folder that the names of images are relative to.
+        part: what the set calls it; empty where it has no parts.
+        listing: file or folder that says which images belong to this part; None: all that are annotated.
+        classes: file with the names of the classes; None where the labels name them.
+    """
+
+    format: str
+    annotations: Path
+    images: Path
+    part: Part = ""
+    listing: Path | None = None
+    classes: Path | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    """How annotations can lie on disk.
+
+    Attributes:
+        name: in the configuration, such as ``voc``.
+        title: in messages, such as Pascal VOC.
+        find: the parts at a path, a folder or a file; empty where there is nothing of this format. Looks at names and
+            at the beginning of files, and is fast also where there are a million files.
+        read: the table of a part. Raises `UserError` with file, line and the way out.
+        state: what the files of a part are known by, for the index: plain data that changes with any of them.
+    """
+
+    name: str
+    title: str
+    find: Callable[[Path], list[Source]]
+    read: Callable[[Source, Exif], AnnotationTable]
+    state: Callable[[Source], dict[str, Any]]
+
+
+def state_of_files(paths: Iterable[Path]) -> dict[str, Any]:
+    """Sizes and times of a few files, as a state for the index."""
+    states = [path.stat() for path in paths]
+    return {"bytes": [state.st_size for state in states], "modified": [state.st_mtime_ns for state in states]}
+
+
+def part_of(name: str) -> Part:
+    """The part that the name of a file or folder stands for, such as ``val`` for ``instances_val2017.json``.
+
+    The first word that names a part counts, as in ``test-dev``. Empty where none does.
+    """
+    words = re.findall(r"[a-z]+", re.sub(r"\.\w+$", "", name).lower())
+    return next((_PARTS[word] for word in words if word in _PARTS), "")
