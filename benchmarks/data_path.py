@@ -5,7 +5,8 @@
 The dataset has the layout of COCO. Training images are read, strongly augmented (or only flipped) and resized to
 640 x 640. The first comparison is with the reference's operators in torchvision. The second is with the loader of
 Ultralytics' RT-DETR, if `ultralytics` is installed (in a separate environment, it is no dependency of this project).
-All take turns. Time is CPU time, so that other processes matter little. Figures are medians over the rounds.
+DEIM's augmentation, which reads four images for a mosaic, is measured beside the usual one. All take turns. Time is CPU
+time, so that other processes matter little. Figures are medians over the rounds.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from torchvision.transforms import v2
 
 from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.augment.geometric import HorizontalFlip, IoUCrop, ZoomOut
+from rtdetrv2_train.data.augment.mixup import MixUp
+from rtdetrv2_train.data.augment.mosaic import Mosaic
 from rtdetrv2_train.data.augment.photometric import PhotometricDistortion
 from rtdetrv2_train.data.augment.pipeline import TrainingPipeline
 from rtdetrv2_train.data.augment.schedule import AugmentationSchedule
@@ -45,23 +48,27 @@ Round = Callable[[int], None]
 ALWAYS = AugmentationSchedule({}, 1, 1)
 
 
-def our_dataset(annotations: AnnotationTable, strong: bool) -> DetectionDataset:
-    """This project's training samples."""
-    transforms: dict[str, Any] = {"flip": HorizontalFlip()}
+def our_dataset(annotations: AnnotationTable, strong: bool, mosaics: float = 0.0) -> DetectionDataset:
+    """This project's training samples, of which the share ``mosaics`` are mosaics."""
+    transforms: dict[str, Any] = {"mosaic": Mosaic(p=mosaics), "flip": HorizontalFlip()}
     if strong:
         moves = {"photometric": PhotometricDistortion(), "zoom_out": ZoomOut(), "iou_crop": IoUCrop()}
         transforms = moves | transforms
     return DetectionDataset(annotations, TrainingPipeline(transforms), ALWAYS)
 
 
-def ours(annotations: AnnotationTable, strong: bool) -> Round:
-    """One epoch of this project: samples and collated batches."""
-    dataset = our_dataset(annotations, strong)
+def ours(
+    annotations: AnnotationTable, strong: bool, mosaics: float = 0.0, mixup: float = 0.0, size: int = SIZE
+) -> Round:
+    """One epoch of this project: samples and collated batches, of which the share ``mixup`` are blended."""
+    dataset = our_dataset(annotations, strong, mosaics)
+    blending, random = MixUp(p=mixup), np.random.default_rng(0)
 
     def epoch(number: int) -> None:
-        requests = [SampleRequest(index, number, SIZE, SIZE) for index in range(len(annotations))]
-        for first in range(0, len(requests), BATCH_SIZE):
-            collate([dataset[request] for request in requests[first : first + BATCH_SIZE]])
+        for first in range(0, len(annotations), BATCH_SIZE):
+            share = blending.draw(random)
+            indices = range(first, min(first + BATCH_SIZE, len(annotations)))
+            collate([dataset[SampleRequest(index, number, size, size, own_share=share)] for index in indices])
 
     return epoch
 
@@ -196,6 +203,24 @@ def report_rates(annotations: AnnotationTable, rounds: int, folder: Path) -> Non
             )
 
 
+def report_dense(annotations: AnnotationTable, rounds: int) -> None:
+    """Measure DEIM's augmentation beside the usual one, in turns."""
+    for size in (SIZE, SIZE // 2):
+        sides = {
+            "usual": ours(annotations, True, size=size),
+            "half mosaics, half of the batches blended": ours(annotations, True, 0.5, 0.5, size),
+            "mosaics only": ours(annotations, True, 1.0, size=size),
+        }
+        taken: dict[str, list[float]] = {side: [] for side in sides}
+        for number in range(rounds):
+            for side, round_ in sides.items():
+                taken[side].append(len(annotations) / seconds(round_, number))
+        for side, rates in taken.items():
+            share = statistics.median(a / b for a, b in zip(rates, taken["usual"], strict=True))
+            spread = f"{statistics.median(rates):6.1f} ({min(rates):.1f} to {max(rates):.1f})"
+            print(f"{size} x {size}, {side:42} {spread}   {share:.2f} of the usual")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -209,6 +234,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         report_rates(annotations, arguments.rounds, Path(folder))
+    report_dense(annotations, arguments.rounds)
     for workers in (1, 4, 8):
         first, grown = worker_memory(annotations, workers)
         print(f"{workers} workers: {first:.0f} MB in all after the first epoch, {grown:+.0f} MB after 19 more")

@@ -148,7 +148,7 @@ def ordered(callbacks: Iterable[Callback]) -> list[Callback]:
 
 def build_recipe(config: DictConfig) -> Recipe:
     """The recipe without what others read from the same group."""
-    others = ("epochs", "max_batch_size_per_device")
+    others = ("epochs", "max_batch_size_per_device", "second_stage_epoch")
     return cast(Recipe, build({key: value for key, value in plain(config).items() if key not in others}))
 
 

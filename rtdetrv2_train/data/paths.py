@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.errors import UserError, check_number
 
 PartConfig = Mapping[str, Any] | Sequence[Any] | str | None
 
@@ -48,6 +48,8 @@ def checked_part(name: str, config: Any) -> PartConfig:
         fraction = given.get("fraction")
         if fraction is not None and not (isinstance(fraction, int | float) and 0 < fraction < 1):
             raise UserError(f"data.{name}.fraction is {fraction!r}: give a share above 0 and below 1, or null")
+        if "seed" in given:
+            check_number(f"data.{name}.seed", given["seed"], 0)
         if given.get("part", name) not in ("train", "val", "test"):
             raise UserError(f"data.{name}.part is '{given['part']}': give train, val or test")
         return given

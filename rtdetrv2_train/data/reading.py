@@ -38,12 +38,12 @@ class SetReader:
         train: what to train on: ``sources``, a path or a list of paths of folders or files in any known format; or
             ``images`` and ``annotations``; ``part``. A path or a list alone stands for ``sources``. Where nothing is
             given, it is found at ``root``.
-        val: the same to evaluate on; with ``fraction``, or None, a share of the training part is held out.
+        val: the same to evaluate on; with ``fraction``, or None, a share of the training part is held out, drawn by
+            ``seed``.
         format: name of the only format to look for; None: all known ones.
         reading: how image files are read; without a range of values.
         measures_range: whether the range of values of deep images is measured on the first part that is read.
         may_lack_images: whether some images may be missing.
-        seed: of the split.
         split_file: where the split is written down, and read again; None: nowhere.
     """
 
@@ -54,7 +54,6 @@ class SetReader:
     reading: Reading
     measures_range: bool
     may_lack_images: bool
-    seed: int
     split_file: Path | None
     _found: dict[Path, list[Source]] = field(default_factory=dict)
 
@@ -168,10 +167,11 @@ class SetReader:
     def _split(self, train: AnnotationTable, fraction: float) -> NDArray[np.bool_]:
         held_out = self._written_split(train)
         if held_out is None:
-            held_out = split(train, fraction, self.seed)
+            seed = self.val.get("seed", 0) if isinstance(self.val, Mapping) else 0
+            held_out = split(train, fraction, seed)
             if self.split_file is not None:
                 names = train.file_names[held_out].tolist()
-                save_json(self.split_file, {"seed": self.seed, "fraction": fraction, "validation": names})
+                save_json(self.split_file, {"seed": seed, "fraction": fraction, "validation": names})
         return held_out
 
     def _written_split(self, train: AnnotationTable) -> NDArray[np.bool_] | None:

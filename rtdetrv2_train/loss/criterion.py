@@ -1,4 +1,4 @@
-"""The training loss: varifocal classification, L1 and GIoU, on every set of predictions at once.
+"""The training loss: classification (varifocal or MAL), L1 and GIoU, on every set of predictions at once.
 
 Shape suffixes: G prediction sets, B batch, Q queries, C classes, K matched pairs of one set.
 """
@@ -9,10 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from rtdetrv2_train.boxes import cxcywh_to_xyxy, overlap
+from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.loss.matcher import Assignment, HungarianMatcher
 from rtdetrv2_train.model.output import ModelOutput
+from rtdetrv2_train.ops.mal import mal_loss
 from rtdetrv2_train.ops.varifocal import varifocal_loss
 from rtdetrv2_train.types import Targets
+
+_CLASSIFICATIONS = {"varifocal": "vfl", "mal": "mal"}  # and the names of their terms
 
 
 class Criterion(nn.Module):
@@ -20,11 +24,18 @@ class Criterion(nn.Module):
 
     Args:
         matcher: assigns queries to boxes.
-        vfl_weight: weight of the varifocal loss.
+        vfl_weight: weight of the classification loss.
         box_weight: weight of the L1 loss.
         giou_weight: weight of the GIoU loss.
-        alpha: weight of negatives in the varifocal loss.
-        gamma: exponent of their predicted score in the varifocal loss.
+        alpha: weight of negatives in the varifocal loss; MAL has none.
+        gamma: exponent of the predicted score of negatives, and in MAL of the IoU too.
+        classification: ``varifocal``, or ``mal``, DEIM's matchability-aware loss, which is published with gamma 1.5.
+
+    Attributes:
+        weights: weight of each term, by name: ``vfl`` or ``mal``, ``bbox``, ``giou``.
+
+    Raises:
+        UserError: if there is no such classification loss.
     """
 
     def __init__(
@@ -35,10 +46,14 @@ class Criterion(nn.Module):
         giou_weight: float = 2.0,
         alpha: float = 0.75,
         gamma: float = 2.0,
+        classification: str = "varifocal",
     ) -> None:
         super().__init__()
+        if classification not in _CLASSIFICATIONS:
+            raise UserError(f"model.criterion.classification is '{classification}': use varifocal or mal")
         self.matcher = matcher or HungarianMatcher()
-        self.weights = {"vfl": vfl_weight, "bbox": box_weight, "giou": giou_weight}
+        self.classification = classification
+        self.weights = {_CLASSIFICATIONS[classification]: vfl_weight, "bbox": box_weight, "giou": giou_weight}
         self.alpha = alpha
         self.gamma = gamma
 
@@ -53,7 +68,8 @@ class Criterion(nn.Module):
         Returns:
             scalars under the reference's names, whose sum is the loss. ``loss_vfl``, ``loss_bbox`` and ``loss_giou``
             are those of the last decoder layer. The same names with ``_aux_i`` are those of the layers before it, with
-            ``_enc_0`` those of the encoder's proposals, with ``_dn_i`` those of the denoising queries of layer i.
+            ``_enc_0`` those of the encoder's proposals, with ``_dn_i`` those of the denoising queries of layer i. With
+            MAL ``vfl`` is ``mal``.
 
         Raises:
             ValueError: if the output is that of a model in evaluation mode.
@@ -85,7 +101,7 @@ class Criterion(nn.Module):
         return losses
 
     def _terms(self, logits_GBQC: Tensor, boxes_GBQ4: Tensor, assignment: Assignment, targets: Targets) -> Tensor:
-        """Weighted sums of the varifocal, L1 and GIoU loss of each set, ``[3, G]``."""
+        """Weighted sums of the classification, L1 and GIoU loss of each set, ``[3, G]``."""
         num_sets = len(logits_GBQC)
         set_G1 = torch.arange(num_sets, device=logits_GBQC.device)[:, None]
         image = targets.image_index[assignment.target]
@@ -96,10 +112,13 @@ class Criterion(nn.Module):
         giou_G = (1 - giou_GK).sum(1)
 
         at = (set_G1, image, assignment.query, targets.labels[assignment.target])
-        vfl_G = varifocal_loss(logits_GBQC, at, iou_GK.detach(), self.alpha, self.gamma)
+        if self.classification == "mal":
+            classes_G = mal_loss(logits_GBQC, at, iou_GK.detach(), self.gamma)
+        else:
+            classes_G = varifocal_loss(logits_GBQC, at, iou_GK.detach(), self.alpha, self.gamma)
         return torch.stack(
             [
-                vfl_G * self.weights["vfl"],
+                classes_G * self.weights[_CLASSIFICATIONS[self.classification]],
                 l1_G * self.weights["bbox"],
                 giou_G * self.weights["giou"],
             ]

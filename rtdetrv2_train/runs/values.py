@@ -30,6 +30,7 @@ _NUMBERS = {
     "recipe.total_batch_size": _Number(1),
     "recipe.reference_batch_size": _Number(1),
     "recipe.max_batch_size_per_device": _Number(1, others=("auto", None)),
+    "recipe.second_stage_epoch": _Number(0, others=(None,)),
     "recipe.learning_rate": _Number(0, whole=False),
     "recipe.weight_decay": _Number(0, whole=False),
     "recipe.short_run.below_steps": _Number(0),

@@ -43,6 +43,7 @@ from rtdetrv2_train.model.postprocessing import detections_from
 from rtdetrv2_train.training.oom import SplitOnOOM
 from rtdetrv2_train.training.optimizer import group_table, lay_out_state, parameter_groups
 from rtdetrv2_train.training.recipe import Recipe, Schedule
+from rtdetrv2_train.training.run_length import steps_per_epoch
 from rtdetrv2_train.types import Batch, Detections, Targets
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class DetectionModule(LightningModule):
         model: nn.Module,
         criterion: Criterion,
         recipe: Recipe,
-        parameter_rules: Mapping[str, Mapping[str, Any]],
+        parameter_rules: Mapping[str, Mapping[str, Any] | None],
         evaluator: CocoEvaluator,
         from_scratch: bool = True,
         max_detections: int = 300,
@@ -177,7 +178,7 @@ class DetectionModule(LightningModule):
         """The resolved recipe, once the trainer knows the length of the run."""
         if self._schedule is None:
             total_steps = int(self.trainer.estimated_stepping_batches)
-            self._schedule = self.recipe.resolve(total_steps, self.from_scratch)
+            self._schedule = self.recipe.resolve(total_steps, self.from_scratch, steps_per_epoch(self.trainer))
         return self._schedule
 
     def configure_optimizers(self) -> Any:

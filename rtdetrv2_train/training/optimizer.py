@@ -17,14 +17,15 @@ ParameterGroup = dict[str, Any]
 
 
 def parameter_groups(
-    model: nn.Module, rules: Mapping[str, Mapping[str, Any]], learning_rate: float, weight_decay: float
+    model: nn.Module, rules: Mapping[str, Mapping[str, Any] | None], learning_rate: float, weight_decay: float
 ) -> list[ParameterGroup]:
     """Parameter groups from named rules.
 
     Args:
         model: model whose trainable parameters are grouped by equal settings.
         rules: for each name a regular expression ``match``, searched in the parameter's name, and the
-            ``learning_rate``, ``weight_decay`` or both of matching parameters. Later rules override earlier ones.
+            ``learning_rate``, ``weight_decay`` or both of matching parameters. Later rules override earlier ones. None
+            in place of a rule takes it away.
         learning_rate: learning rate of parameters without such a rule.
         weight_decay: weight decay of parameters without such a rule.
 
@@ -36,6 +37,8 @@ def parameter_groups(
     """
     compiled = []
     for rule_name, rule in rules.items():
+        if rule is None:
+            continue
         unknown = set(rule) - {"match", "learning_rate", "weight_decay"}
         if unknown or "match" not in rule:
             problem = f"has no '{unknown.pop()}'" if unknown else "lacks 'match'"

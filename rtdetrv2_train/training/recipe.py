@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from rtdetrv2_train.errors import UserError, check_number
 
-LRSchedule = Literal["constant", "cosine"]
+LRSchedule = Literal["constant", "cosine", "flat_cosine"]
 Scaling = Literal["sqrt", "linear", "none"]
 Auto = Literal["auto"]
 AUTO: Auto = "auto"
@@ -69,13 +69,15 @@ class Schedule:
     Attributes:
         total_steps: optimizer steps of the run.
         learning_rate_factor: factor of the learning rate of every parameter group.
-        warmup_steps: steps of the linear warm-up.
-        lr_schedule: after the warm-up, ``constant``, or ``cosine`` down to ``final_learning_rate_share`` at the end.
-        final_learning_rate_share: end of ``cosine``, as a fraction of the peak learning rate.
+        warmup_steps: steps of the warm-up.
+        lr_schedule: after a linear warm-up ``constant``, or ``cosine`` down to ``final_learning_rate_share`` of it.
+            ``flat_cosine``, DEIM's, is a quadratic warm-up, the full rate, a cosine down to that share, that share.
+        final_learning_rate_share: lowest learning rate of a cosine, as a fraction of the peak learning rate.
         max_gradient_norm: gradient clipping norm; 0 for no clipping.
         ema_decay: decay of the EMA.
         ema_ramp_steps: time constant of its ramp, ``decay * (1 - exp(-step / ramp))``.
         notes: what ``auto`` chose and why, one line each.
+        cosine_steps: first and last step of the cosine of ``flat_cosine``.
     """
 
     total_steps: int
@@ -87,14 +89,21 @@ class Schedule:
     ema_decay: float
     ema_ramp_steps: int
     notes: Sequence[str]
+    cosine_steps: tuple[int, int] = (0, 0)
 
     def learning_rate_share(self, step: int) -> float:
         """Learning rate at an optimizer step, counted from 0, as a fraction of the peak learning rate."""
         warmup = min((step + 1) / max(self.warmup_steps, 1), 1.0)
+        if self.lr_schedule == "flat_cosine":
+            first, last = self.cosine_steps
+            return warmup**2 if step < self.warmup_steps else self._cosine((step + 1 - first) / max(last - first, 1))
         if self.lr_schedule == "constant" or step < self.warmup_steps:
             return warmup
-        progress = min((step - self.warmup_steps) / max(self.total_steps - self.warmup_steps, 1), 1.0)
-        cosine = 0.5 * (1 + math.cos(math.pi * progress))
+        return self._cosine((step - self.warmup_steps) / max(self.total_steps - self.warmup_steps, 1))
+
+    def _cosine(self, progress: float) -> float:
+        """From 1 at a progress of 0 to the final share at 1."""
+        cosine = 0.5 * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
         return self.final_learning_rate_share + (1 - self.final_learning_rate_share) * cosine
 
     def ema_decay_at(self, updates: int) -> float:
@@ -111,9 +120,13 @@ class Recipe:
         weight_decay: weight decay of every parameter without a rule of its own.
         betas: betas of AdamW.
         learning_rate_factor: factor of all learning rates, or ``auto``.
-        warmup_steps: steps of the linear warm-up, or ``auto``.
-        lr_schedule: learning-rate schedule after the warm-up: ``constant``, ``cosine`` or ``auto``.
-        final_learning_rate_share: end of ``cosine``, as a fraction of the peak learning rate.
+        warmup_steps: steps of the warm-up, or ``auto``.
+        lr_schedule: learning-rate schedule: ``constant``, ``cosine``, ``flat_cosine`` or ``auto``; see `Schedule`.
+        final_learning_rate_share: lowest learning rate of a cosine, as a fraction of the peak learning rate.
+        flat_until_epoch: first epoch of the cosine of ``flat_cosine``, counted from 0, in a run of
+            ``reference_epochs``. ``auto``: half of the epochs and 4 more, as in DEIM (arXiv 2412.04234).
+        cosine_until_epoch: first epoch after that cosine; None for the end of the run.
+        reference_epochs: length of the run that these epochs are meant for; a run of another length scales them.
         max_gradient_norm: gradient clipping norm, or ``auto``; 0 for no clipping.
         ema_decay: decay of the EMA, or ``auto``.
         ema_ramp_steps: time constant of the ramp of the EMA's decay, or ``auto``.
@@ -134,6 +147,9 @@ class Recipe:
     warmup_steps: int | Auto = AUTO
     lr_schedule: str = AUTO
     final_learning_rate_share: float = 0.01
+    flat_until_epoch: int | Auto = AUTO
+    cosine_until_epoch: int | None = None
+    reference_epochs: int = 1
     max_gradient_norm: float | Auto = AUTO
     ema_decay: float | Auto = AUTO
     ema_ramp_steps: int | Auto = AUTO
@@ -144,7 +160,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.lr_schedule not in (*get_args(LRSchedule), AUTO):
-            raise UserError(f"recipe.lr_schedule is '{self.lr_schedule}': use constant, cosine or auto")
+            raise UserError(f"recipe.lr_schedule is '{self.lr_schedule}': use constant, cosine, flat_cosine or auto")
         if self.lr_scaling not in get_args(Scaling):
             raise UserError(f"recipe.lr_scaling is '{self.lr_scaling}': use sqrt, linear or none")
         for name in ("learning_rate_factor", "warmup_steps", "max_gradient_norm", "ema_decay", "ema_ramp_steps"):
@@ -152,8 +168,24 @@ class Recipe:
             if value != AUTO:
                 check_number(f"recipe.{name}", value, 0, whole=False, others=[AUTO])
         check_number("recipe.final_learning_rate_share", self.final_learning_rate_share, 0, 1, whole=False)
+        if "flat_cosine" in (self.lr_schedule, self.short_run.lr_schedule):
+            self._check_epochs()
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise UserError(f"recipe.betas is {list(self.betas)}: give two numbers from 0 to below 1, as [0.9,0.999]")
+
+    def _check_epochs(self) -> None:
+        epochs = self.reference_epochs
+        check_number("recipe.reference_epochs", epochs, 1)
+        if self.cosine_until_epoch is not None:
+            check_number("recipe.cosine_until_epoch", self.cosine_until_epoch, 0, epochs, others=[None])
+        if self.flat_until_epoch != AUTO:
+            check_number("recipe.flat_until_epoch", self.flat_until_epoch, 0, self._cosine_epochs[1], others=[AUTO])
+
+    @property
+    def _cosine_epochs(self) -> tuple[int, int]:
+        """The epochs in which the cosine of ``flat_cosine`` begins and has ended, in a run of ``reference_epochs``."""
+        end = self.reference_epochs if self.cosine_until_epoch is None else self.cosine_until_epoch
+        return min(4 + self.reference_epochs // 2, end) if self.flat_until_epoch == AUTO else self.flat_until_epoch, end
 
     @property
     def batch_size_factor(self) -> float:
@@ -161,12 +193,13 @@ class Recipe:
         ratio = self.total_batch_size / self.reference_batch_size
         return {"sqrt": math.sqrt(ratio), "linear": ratio, "none": 1.0}[self.lr_scaling]
 
-    def resolve(self, total_steps: int, from_scratch: bool) -> Schedule:
+    def resolve(self, total_steps: int, from_scratch: bool, steps_per_epoch: int | None = None) -> Schedule:
         """Resolve every ``auto``.
 
         Args:
             total_steps: optimizer steps of the whole run.
             from_scratch: whether the run starts without pretrained weights.
+            steps_per_epoch: optimizer steps of an epoch; None: those of a run of ``reference_epochs``.
         """
         paper, short = PaperRecipe(), self.short_run
         is_short = total_steps < short.below_steps
@@ -208,5 +241,20 @@ class Recipe:
             total_steps=total_steps,
             final_learning_rate_share=self.final_learning_rate_share,
             notes=notes,
+            cosine_steps=self._cosine_steps(total_steps, steps_per_epoch),
             **resolved,
         )
+
+    def _cosine_steps(self, total_steps: int, steps_per_epoch: int | None) -> tuple[int, int]:
+        steps = steps_per_epoch or max(total_steps // self.reference_epochs, 1)
+        epochs = math.ceil(total_steps / steps)
+        first, last = (scaled_epoch(epoch, self.reference_epochs, epochs) for epoch in self._cosine_epochs)
+        return first * steps, last * steps
+
+
+def scaled_epoch(epoch: int, reference_epochs: int, epochs: int) -> int:
+    """An epoch that a run of ``reference_epochs`` is meant to have, in a run of ``epochs``: where it has as much done.
+
+    As the augmentation schedule scales its own, so that both change at the same time: rounded down, but to 1 at least.
+    """
+    return max(1, epoch * epochs // reference_epochs) if epoch > 0 else 0

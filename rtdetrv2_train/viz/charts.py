@@ -42,7 +42,12 @@ _STYLE: Any = {
 _ACCENT = "#2f7de1"
 _SECOND = "#e0792f"
 _MOST_IN_LEGEND = 8
-_LOSSES = {"vfl": "classes (varifocal)", "bbox": "boxes (L1)", "giou": "boxes (GIoU)"}
+_LOSSES = {
+    "vfl": "classes (varifocal)",
+    "mal": "classes (MAL)",
+    "bbox": "boxes (L1)",
+    "giou": "boxes (GIoU)",
+}
 
 
 def report_charts(analysis: Analysis, history: Sequence[Mapping[str, float]]) -> dict[str, str]:

@@ -112,7 +112,9 @@ def test_a_run_that_began_from_weights_keeps_its_settings_when_it_is_resumed(run
     weights = shutil.copy(run / "checkpoints" / "best.ckpt", tmp_path / "weights.ckpt")
     saved = OmegaConf.load(run / "config.yaml")
     of_data = [f"data.{key}={value}" for key, value in saved.data.items() if key == "root"]
-    parts = [f"data.{part}.{key}={value}" for part in ("train", "val") for key, value in saved.data[part].items()]
+    parts = [
+        f"data.{part}.{key}={saved.data[part][key]}" for part in ("train", "val") for key in ("images", "annotations")
+    ]
     tuned = tmp_path / "tuned"
     run_command("train", *QUICK, *WITHOUT_PICTURES, *of_data, *parts, f"init_from={weights}", f"run_folder={tuned}")
     Path(weights).unlink()
@@ -152,7 +154,7 @@ def test_training_and_evaluation_work_without_a_validation_set(small_set: Path, 
     run = tmp_path / "run"
     of_training = [override for override in of_set(small_set) if ".val." not in override]
     out = run_command("train", *QUICK, *WITHOUT_PICTURES, *of_training, without, f"run_folder={run}")
-    assert "1 of the images are held out, 5 to train on" in out
+    assert "1 of 6 images are held out for validation" in out
     run_command("eval", f"run={run}", "trainer=cpu", f"run_folder={tmp_path / 'eval'}")
     assert (tmp_path / "eval" / "metrics.json").read_text() == (run / "metrics.json").read_text()
 

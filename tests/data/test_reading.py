@@ -20,7 +20,7 @@ AUTO = {"sources": None, "images": None, "annotations": None}
 
 def reader(root: Path, train: Any = None, val: Any = None, **more: Any) -> SetReader:
     """A reader as the data module makes it; ``train`` and ``val`` are added to what ``data=auto`` gives."""
-    settings: dict[str, Any] = {"format": None, "seed": 0, "split_file": None, "may_lack_images": False, **more}
+    settings: dict[str, Any] = {"format": None, "split_file": None, "may_lack_images": False, **more}
     parts = [
         checked_part(name, given if isinstance(given, str | list) else {**AUTO, "part": name, **(given or {})})
         for name, given in (("train", train), ("val", val))
@@ -69,6 +69,8 @@ def test_a_fraction_counts_more_than_a_part_that_is_there(root: Path) -> None:
 def test_no_validation_part_holds_out_a_tenth(without_parts: Path) -> None:
     assert counts(reader(without_parts)) == (18, 2)
     assert counts(reader(without_parts, val={"fraction": 0.5})) == (10, 10)
+    drawn = {tuple(reader(without_parts, val={"seed": seed}).both()[1].file_names) for seed in (0, 0, 1, 2, 3)}
+    assert 2 <= len(drawn) <= 4
 
 
 def test_files_may_be_given(root: Path) -> None:
@@ -92,7 +94,7 @@ def test_a_split_is_written_down_and_used_again(without_parts: Path, tmp_path: P
     written = json.loads(split_file.read_text())
     assert (written["seed"], written["fraction"]) == (0, 0.1)
     assert written["validation"] == val.file_names.tolist()
-    _, again = reader(without_parts, split_file=split_file, seed=5).both()
+    _, again = reader(without_parts, val={"seed": 5}, split_file=split_file).both()
     assert again.file_names.tolist() == val.file_names.tolist(), "another seed does not change a split that is written"
     measured = reader(without_parts, split_file=split_file).validation()
     assert measured.file_names.tolist() == val.file_names.tolist()
@@ -141,6 +143,7 @@ def test_a_part_that_is_not_there_is_named(root: Path) -> None:
         ({"annotations": "a"}, r"data.val.images is not set"),
         ({"annotations": "a", "images": "b", "sources": "c"}, r"data.val has both sources and annotations"),
         ({"fraction": 1}, r"data.val.fraction is 1: give a share above 0 and below 1"),
+        ({"seed": -1}, r"data.val.seed is -1"),
         ({"part": "eval"}, r"data.val.part is 'eval': give train, val or test"),
         (3, r"data.val is 3: give a path"),
     ],

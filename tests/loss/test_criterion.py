@@ -7,8 +7,11 @@ import torch
 from torch import nn
 
 from benchmarks.counting import OperationCounter
+from rtdetrv2_train.boxes import cxcywh_to_xyxy, overlap
+from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.loss.criterion import Criterion
 from rtdetrv2_train.model.output import ModelOutput
+from rtdetrv2_train.ops.mal import mal_loss_reference
 from rtdetrv2_train.ops.varifocal import varifocal_loss, varifocal_loss_reference
 from rtdetrv2_train.types import StepTotals, Targets
 from tests.support import build, composed, made
@@ -61,6 +64,38 @@ def test_varifocal_loss_and_its_gradient_are_exact_for_any_logit() -> None:
         (loss * torch.tensor([1.0, 3.0])).sum().backward()
         results.append((loss.detach(), leaf.grad))
     torch.testing.assert_close(results[1], results[0], rtol=1e-12, atol=1e-12)
+
+
+def test_mal_takes_the_place_of_varifocal_loss_in_every_set_and_changes_nothing_else() -> None:
+    _, output, targets = step([2, 1])
+    varifocal = Criterion()(output, targets)
+    mal = Criterion(classification="mal", gamma=1.5)(output, targets)
+    assert set(mal) == {name.replace("vfl", "mal") for name in varifocal}
+    for name, term in varifocal.items():
+        if "vfl" not in name:
+            assert torch.equal(mal[name], term)
+    for suffix in ("", "_aux_0", "_aux_1", "_enc_0", "_dn_0", "_dn_1", "_dn_2"):
+        assert mal[f"loss_mal{suffix}"] != varifocal[f"loss_vfl{suffix}"]
+
+
+def test_mal_is_divided_by_the_number_of_boxes_and_of_denoising_groups() -> None:
+    _, output, targets = step([2, 1])
+    assert output.denoising is not None
+    logits, layout = output.denoising.logits.detach(), output.denoising.layout
+    query, target = layout.positive_queries(targets), layout.chosen(targets)[0]
+    number = torch.arange(len(logits))[:, None]
+    pairs = (target.expand_as(query)).reshape(1, -1)
+    at = (number, targets.image_index[pairs], query.reshape(1, -1), targets.labels[pairs])
+    boxes = output.denoising.boxes.detach()[at[:3]]
+    iou = overlap(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(targets.boxes[pairs]))[0]
+    expected = mal_loss_reference(logits, at, iou, 1.5) / (3 * layout.num_groups)
+    found = Criterion(classification="mal", gamma=1.5)(output, targets)
+    torch.testing.assert_close(torch.stack([found[f"loss_mal_dn_{layer}"] for layer in range(3)]), expected)
+
+
+def test_an_unknown_classification_loss_is_named() -> None:
+    with pytest.raises(UserError, match=r"model\.criterion\.classification is 'focal': use varifocal or mal"):
+        Criterion(classification="focal")
 
 
 def test_evaluation_output_is_refused() -> None:

@@ -52,6 +52,12 @@ def test_later_rules_override_earlier_ones_and_groups_carry_their_names() -> Non
     ]
 
 
+def test_null_in_place_of_a_rule_takes_it_away() -> None:
+    rules = {"norms": None, "biases": {"match": "bias$", "weight_decay": 0.0}}
+    groups = parameter_groups(nn.Linear(1, 1), rules, learning_rate=1e-4, weight_decay=1e-2)
+    assert [(group["name"], group["weight_decay"]) for group in groups] == [("default", 1e-2), ("biases", 0.0)]
+
+
 def test_a_wrong_rule_is_a_user_error_with_its_name() -> None:
     with pytest.raises(UserError, match=r"parameter_rules\.typo has no 'lr'"):
         parameter_groups(nn.Linear(1, 1), {"typo": {"match": "x", "lr": 1}}, 1e-4, 0)

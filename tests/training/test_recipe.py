@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from rtdetrv2_train.data.augment.schedule import AugmentationSchedule
 from rtdetrv2_train.errors import UserError
-from rtdetrv2_train.training.recipe import PaperRecipe, Recipe
+from rtdetrv2_train.training.recipe import PaperRecipe, Recipe, scaled_epoch
 
 
 @pytest.mark.parametrize("from_scratch", [True, False])
@@ -39,6 +40,49 @@ def test_cosine_falls_to_its_share_at_the_last_step() -> None:
     assert schedule.learning_rate_share(9) == 1
     assert schedule.learning_rate_share(60) == pytest.approx(0.55)
     assert schedule.learning_rate_share(110) == pytest.approx(0.1)
+
+
+def test_flat_cosine_rises_as_a_square_is_flat_and_falls_to_its_share() -> None:
+    recipe = Recipe(
+        lr_schedule="flat_cosine", warmup_steps=10, final_learning_rate_share=0.5, flat_until_epoch=3,
+        cosine_until_epoch=8, reference_epochs=10,
+    )  # fmt: skip
+    schedule = recipe.resolve(200, False, steps_per_epoch=20)
+    rising = [schedule.learning_rate_share(step) for step in (0, 4, 9, 10, 59)]
+    assert rising == pytest.approx([0.01, 0.25, 1, 1, 1])
+    assert schedule.learning_rate_share(109) == pytest.approx(0.75)
+    assert [schedule.learning_rate_share(step) for step in (159, 160, 199, 500)] == [0.5] * 4
+
+
+@pytest.mark.parametrize("reference", [10, 60, 72, 120])
+def test_epochs_of_the_rate_scale_as_those_of_the_augmentation(reference: int) -> None:
+    for epoch in range(1, reference, 7):
+        for epochs in range(1, 2 * reference, 5):
+            schedule = AugmentationSchedule({"flip": {"start": epoch}}, reference, epochs)
+            first = next(e for e in range(2 * epochs + 1) if schedule.active("flip", e))
+            assert scaled_epoch(epoch, reference, epochs) == first
+
+
+def test_the_cosine_begins_after_half_of_the_epochs_and_4_more_but_not_after_its_end() -> None:
+    recipe = Recipe(lr_schedule="flat_cosine", reference_epochs=60, cosine_until_epoch=58)
+    assert recipe.resolve(6000, False, 100).cosine_steps == (3400, 5800)
+    assert recipe.resolve(6000, False).cosine_steps == (3400, 5800)
+    short = Recipe(lr_schedule="flat_cosine", reference_epochs=10, cosine_until_epoch=8)
+    assert short.resolve(1000, False, 100).cosine_steps == (800, 800)
+    assert [short.resolve(1000, False, 100).learning_rate_share(step) for step in (799, 800)] == [1, 0.01]
+
+
+def test_a_run_of_so_many_steps_has_whole_epochs_and_a_part_of_one() -> None:
+    recipe = Recipe(lr_schedule="flat_cosine", reference_epochs=4, flat_until_epoch=2, cosine_until_epoch=3)
+    assert recipe.resolve(350, False, steps_per_epoch=100).cosine_steps == (200, 300)
+
+
+def test_epochs_that_do_not_fit_are_named() -> None:
+    with pytest.raises(UserError, match=r"recipe\.cosine_until_epoch is 71: give a whole number from 0 to 60"):
+        Recipe(lr_schedule="flat_cosine", reference_epochs=60, cosine_until_epoch=71)
+    with pytest.raises(UserError, match=r"recipe\.flat_until_epoch is 59: give a whole number from 0 to 58, or auto"):
+        Recipe(lr_schedule="flat_cosine", reference_epochs=60, cosine_until_epoch=58, flat_until_epoch=59)
+    Recipe(reference_epochs=60, cosine_until_epoch=71)  # which nothing reads
 
 
 def test_what_is_set_is_kept_and_not_announced() -> None:

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdetrv2_train.data.augment.geometric import GeometricTransform, ZoomOut
+from rtdetrv2_train.data.augment.geometric import GeometricTransform, IoUCrop, ZoomOut
+from rtdetrv2_train.data.augment.mixup import MixUp
+from rtdetrv2_train.data.augment.mosaic import Mosaic, MosaicImage
 from rtdetrv2_train.data.augment.photometric import Distortion, PhotometricDistortion
-from rtdetrv2_train.data.augment.window import BoxArray, Window
+from rtdetrv2_train.data.augment.schedule import MIXUP, MOSAIC
+from rtdetrv2_train.data.augment.window import BoxArray, Window, without_small
 from rtdetrv2_train.data.images.decode import ImageArray, StoredImage
 from rtdetrv2_train.data.images.reading import RGB
 from rtdetrv2_train.data.images.resize import fitted_size, padded
@@ -23,11 +26,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Transform: TypeAlias = Union[GeometricTransform, PhotometricDistortion, "A.BasicTransform"]
+Transform: TypeAlias = Union[GeometricTransform, PhotometricDistortion, Mosaic, MixUp, "A.BasicTransform"]
+OfOneImage: TypeAlias = Union[GeometricTransform, PhotometricDistortion, "A.BasicTransform"]
 
-# Smaller boxes are dropped, after the augmentations and again after resizing; the tolerance is that of rounding.
-MIN_BOX_SIDE = 1.0
-_ROUNDING = 1e-6
 _LEFT_OF_BOX = 1e-3  # pixels; of a box outside of what a transform shows Albumentations keeps an edge without width
 
 
@@ -37,6 +38,9 @@ class TrainingPipeline:
     The project's own augmentations only decide what is to be done; pixels are resampled once, at the end. A transform
     of Albumentations needs pixels earlier: they are then rendered at the image's own scale.
 
+    A mosaic comes as an image and takes no zoom-out and no IoU crop. It and MixUp need further images, so that others
+    make them: the dataset and the batch.
+
     Args:
         transforms: augmentations by name; None stands for one that was switched off.
         letterbox: whether what the augmentations leave keeps its aspect ratio, with a black margin at the right or
@@ -45,13 +49,25 @@ class TrainingPipeline:
 
     Raises:
         UserError: if something else is among the transforms, or one is for images of other channels.
+
+    Attributes:
+        transforms: those of one image, by name.
+        mosaic: how images are joined, or None.
+        mixup: how the images of a batch are blended, or None.
     """
 
     def __init__(
         self, transforms: Mapping[str, Transform | None], letterbox: bool = False, channels: int = RGB
     ) -> None:
         self.letterbox = letterbox
-        self.transforms = {name: transform for name, transform in transforms.items() if transform is not None}
+        self.mosaic: Mosaic | None = None
+        self.mixup: MixUp | None = None
+        self.transforms: dict[str, OfOneImage] = {}
+        for name, transform in transforms.items():
+            if isinstance(transform, Mosaic | MixUp):
+                self._take_joining(name, transform)
+            elif transform is not None:
+                self.transforms[name] = transform
         for name, transform in self.transforms.items():
             if not isinstance(transform, GeometricTransform | PhotometricDistortion) and not _is_foreign(transform):
                 raise UserError(
@@ -74,8 +90,8 @@ class TrainingPipeline:
 
     def __call__(
         self,
-        image: StoredImage,
-        boxes: NDArray[np.float32],
+        image: StoredImage | MosaicImage,
+        boxes: NDArray[np.floating[Any]],
         labels: NDArray[np.int64],
         size: tuple[int, int],
         active: Sequence[str],
@@ -84,7 +100,7 @@ class TrainingPipeline:
         """Augment and resize; equal seeds give equal bits.
 
         Args:
-            image: as stored.
+            image: as stored, or several of them as a mosaic.
             boxes: ``[n, 4]``, xyxy pixels, within the image and not empty.
             labels: ``[n]``.
             size: (height, width) of the result.
@@ -96,11 +112,12 @@ class TrainingPipeline:
 
         Raises:
             SampleError: if a transform of Albumentations fails, or gives something else than bytes of as many channels.
+            UnreadableImageError: if an image is damaged.
         """
         generator = np.random.default_rng(list(seed))
         sample = _Unfinished(image, np.column_stack([boxes, labels]).astype(np.float64).reshape(-1, 5))
         for name, transform in self.transforms.items():
-            if name not in active:
+            if name not in active or (isinstance(image, MosaicImage) and isinstance(transform, ZoomOut | IoUCrop)):
                 continue
             if isinstance(transform, PhotometricDistortion):
                 sample.distort(transform.draw(generator))
@@ -114,6 +131,16 @@ class TrainingPipeline:
         pixels, rows = sample.finish(size, self.letterbox)
         rows = rows / _row_scale(*size)
         return pixels, rows[:, :4].astype(np.float32), rows[:, 4].astype(np.int64)
+
+    def _take_joining(self, name: str, transform: Mosaic | MixUp) -> None:
+        """Keep what joins images, under the name by which the schedule knows it."""
+        known = MOSAIC if isinstance(transform, Mosaic) else MIXUP
+        if name != known:
+            raise UserError(f"augment.transforms.{name} is a {type(transform).__name__}: call it {known}")
+        if isinstance(transform, Mosaic):
+            self.mosaic = transform
+        else:
+            self.mixup = transform
 
     def _through_albumentations(
         self, name: str, transform: A.BasicTransform, image: ImageArray, rows: BoxArray, generator: np.random.Generator
@@ -166,14 +193,14 @@ class _Unfinished:
     """A sample whose pixels are still those of the file, with what is to be done to them.
 
     Args:
-        image: as stored.
+        image: as stored, or a mosaic.
         rows: ``[n, 5]``, boxes as xyxy in pixels of the image, and labels.
     """
 
-    def __init__(self, image: StoredImage, rows: BoxArray) -> None:
+    def __init__(self, image: StoredImage | MosaicImage, rows: BoxArray) -> None:
         self.start_from(image, rows)
 
-    def start_from(self, image: StoredImage, rows: BoxArray) -> None:
+    def start_from(self, image: StoredImage | MosaicImage, rows: BoxArray) -> None:
         """Nothing is to be done to these yet."""
         self.image = image
         self.rows = rows
@@ -200,16 +227,15 @@ class _Unfinished:
     def finish(self, size: tuple[int, int], letterbox: bool) -> tuple[ImageArray, BoxArray]:
         """Pixels of the final size ``(height, width)``, and boxes in them, without those that are too small."""
         filled = fitted_size(self.window.height, self.window.width, size) if letterbox else size
-        pixels, rows = self._rendered(_without_small(self.rows), filled)
-        return padded(pixels, size), _without_small(rows)
+        pixels, rows = self._rendered(without_small(self.rows), filled)
+        return padded(pixels, size), without_small(rows)
 
     def _rendered(self, rows: BoxArray, size: tuple[int, int]) -> tuple[ImageArray, BoxArray]:
-        pixels, boxes = self.window.render(self.image, rows[:, :4], size, self.distortion)
+        if isinstance(self.image, MosaicImage):
+            pixels, boxes = self.image.render(self.window, rows[:, :4], size, self.distortion)
+        else:
+            pixels, boxes = self.window.render(self.image, rows[:, :4], size, self.distortion)
         return pixels, np.column_stack([boxes, rows[:, 4]])
-
-
-def _without_small(rows: BoxArray) -> BoxArray:
-    return rows[(rows[:, 2:4] - rows[:, :2] >= MIN_BOX_SIDE - _ROUNDING).all(axis=1)]
 
 
 def _row_scale(height: int, width: int) -> NDArray[np.float64]:

@@ -1,16 +1,23 @@
-"""Which augmentation is active in which epoch: the dynamic data augmentation of RT-DETRv2 (arXiv 2407.17140, 3.2)."""
+"""Which augmentation is active in which epoch.
+
+The dynamic data augmentation of RT-DETRv2 (arXiv 2407.17140, 3.2), and the phases of DEIM (arXiv 2412.04234).
+"""
 
 from __future__ import annotations
 
 import copy
 import difflib
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from rtdetrv2_train.errors import UserError, check_number
 
-MULTISCALE = "multiscale"
-STANDARD_NAMES = ("photometric", "zoom_out", "iou_crop", "flip", MULTISCALE)
+MULTISCALE, MOSAIC, MIXUP = "multiscale", "mosaic", "mixup"
+STANDARD_NAMES = ("photometric", "zoom_out", "iou_crop", "flip", MULTISCALE, MOSAIC, MIXUP)
+_KEYS = ("start", "stop", "lasts")
+
+
+Phases: TypeAlias = Mapping[str, Mapping[str, float | None] | None]
 
 
 class AugmentationSchedule:
@@ -20,8 +27,8 @@ class AugmentationSchedule:
     shorter run scales them, so that a tenth of the epochs keeps the same share of strong augmentation.
 
     Args:
-        phases: for each augmentation ``start`` (first active epoch, None for 0) and ``stop`` (first inactive epoch,
-            None for never).
+        phases: for each augmentation ``start`` (first active epoch, None for 0), ``stop`` (first inactive epoch,
+            None for never) and ``lasts`` (share of all epochs after which it stops, if not before; None for no limit).
         reference_epochs: length of the run that the epochs of ``phases`` are meant for.
         max_epochs: length of this run; -1 where it is given in steps, so that :meth:`lasting` has to tell.
         known_names: names of augmentations of this run besides the standard ones.
@@ -32,7 +39,7 @@ class AugmentationSchedule:
 
     def __init__(
         self,
-        phases: Mapping[str, Mapping[str, int | None] | None],
+        phases: Phases,
         reference_epochs: int,
         max_epochs: int,
         known_names: Collection[str] = (),
@@ -95,14 +102,21 @@ class AugmentationSchedule:
     def _read(self, name: str, phase: Mapping[str, Any]) -> tuple[int, int | None]:
         for key, value in phase.items():
             where = f"augment.schedule.{name}.{key}"
-            if key not in ("start", "stop"):
-                raise UserError(f"{where} is no key of a schedule{_nearest(key, ['start', 'stop'])}")
-            if value is not None and (not _is_epoch(value) or value < 0):
+            if key not in _KEYS:
+                raise UserError(f"{where} is no key of a schedule{_nearest(key, list(_KEYS))}")
+            if key == "lasts":
+                if value is not None:
+                    check_number(where, value, 0, 1, whole=False)
+            elif value is not None and (not _is_epoch(value) or value < 0):
                 raise UserError(f"{where} is {value!r}: give an epoch, a whole number from 0, or null")
-        start, stop = phase.get("start"), phase.get("stop")
-        if stop is not None and stop < (start or 0):
+        start, stop, lasts = (phase.get(key) for key in _KEYS)
+        start = start or 0
+        if stop is not None and stop < start:
             raise UserError(f"augment.schedule.{name} stops at epoch {stop}, before it starts at {start}: swap them")
-        return self._scaled(start or 0), None if stop is None else self._scaled(stop)
+        if lasts is not None:
+            end = start + int(lasts * self.reference_epochs)
+            stop = end if stop is None else min(stop, end)
+        return self._scaled(start), None if stop is None else self._scaled(stop)
 
     def _scaled(self, epoch: int) -> int:
         """The epoch of this run; at least 1 unless it is 0, so that what starts or stops later is not lost."""

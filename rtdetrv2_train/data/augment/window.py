@@ -8,13 +8,17 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rtdetrv2_train.data.images.decode import SHRINKS, ImageArray, StoredImage, turned
+from rtdetrv2_train.data.images.decode import ImageArray, StoredImage, shrink_for, turned
 from rtdetrv2_train.data.images.resize import resize_for_training
 
 BoxArray = NDArray[np.float64]
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom
-_MIRRORED = 2  # as EXIF numbers orientations
 Colour = tuple[int, ...]  # a value for each channel, or one for all
+
+# Smaller boxes are dropped, after the augmentations and again after resizing; the tolerance is that of rounding.
+MIN_BOX_SIDE = 1.0
+_ROUNDING = 1e-6
+_MIRRORED = 2  # as EXIF numbers orientations
 
 
 class ColourChange(Protocol):
@@ -89,7 +93,7 @@ class Window:
         factor = min(
             (self.content[2] - self.content[0]) / (right - left), (self.content[3] - self.content[1]) / (bottom - top)
         )
-        pixels, shrink = image.decode(next((shrink for shrink in SHRINKS if shrink <= factor), 1))
+        pixels, shrink = image.decode(shrink_for(factor))
         first_column, first_row = self.content[0] // shrink, self.content[1] // shrink
         part = pixels[first_row : -(-self.content[3] // shrink), first_column : -(-self.content[2] // shrink)]
         scale = np.array([(right - left) / part.shape[1], (bottom - top) / part.shape[0]] * 2)
@@ -114,6 +118,11 @@ class Window:
             canvas[:] = self.fill
         canvas[top:bottom, left:right] = part
         return canvas, boxes
+
+
+def without_small(rows: BoxArray) -> BoxArray:
+    """Those of rows ``[n, 4 or more]``, xyxy in pixels first, whose box is large enough to be kept."""
+    return rows[(rows[:, 2:4] - rows[:, :2] >= MIN_BOX_SIDE - _ROUNDING).all(axis=1)]
 
 
 def _whole_pixels(content: tuple[int, ...], frame: tuple[int, ...], side: int) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -73,7 +74,8 @@ def _candidates(root: Path) -> Iterator[Path]:
 
 
 def _subfolders(root: Path) -> list[Path]:
-    return [entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    with os.scandir(root) as entries:  # which tells folders without a look at each of a million images
+        return [Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
 
 
 def _source(file: Path, root: Path) -> Source:

@@ -50,12 +50,11 @@ def found_sources(path: Path, wanted: str | None = None) -> list[Source]:
     if not path.exists():
         raise UserError(f"no data set at '{path}': there is nothing of that name; point data.root at your own set")
     tried = [FORMATS[wanted]] if wanted else list(FORMATS.values())
-    found = {format_.name: sources for format_ in tried if (sources := format_.find(path))}
-    if not found:
-        raise UserError(f"'{path}' holds no {_titles(tried)} set{_contents(path)}; {_KNOWN}")
-    name, *others = found
-    logger.info("%s", described(path, found[name], others))
-    return found[name]
+    for format_ in tried:
+        if sources := format_.find(path):
+            logger.info("%s", _described(path, sources))
+            return sources
+    raise UserError(f"'{path}' holds no {_titles(tried)} set{_contents(path)}; {_KNOWN}")
 
 
 def source_of(annotations: Path, images: Path) -> Source:
@@ -77,12 +76,11 @@ def with_part(sources: list[Source], part: Part) -> list[Source]:
     return named or [source for source in sources if part == "train" and not source.part]
 
 
-def described(path: Path, sources: list[Source], others: list[str]) -> str:
+def _described(path: Path, sources: list[Source]) -> str:
     """One line on what lies at a path."""
     by_part = sorted(sources, key=lambda source: _IN_ORDER.index(source.part))
     parts = [f"{source.part or 'no parts'} in '{_within(label_of(source), path)}'" for source in by_part]
-    also = f"; also there: {', '.join(FORMATS[name].title for name in others)}, which data.format= takes"
-    return f"'{path}' is in {FORMATS[sources[0].format].title} format: {', '.join(parts)}{also * bool(others)}"
+    return f"'{path}' is in {FORMATS[sources[0].format].title} format: {', '.join(parts)}"
 
 
 def label_of(source: Source) -> Path:

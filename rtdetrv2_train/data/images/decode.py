@@ -40,6 +40,11 @@ _JPEG_COLOURS = {RGB: ("YCbCr", "RGB", "Gray"), 1: ("Gray",)}
 SHRINKS = (8, 4, 2)
 
 
+def shrink_for(factor: float) -> int:
+    """What to decode at where an image is to become smaller by ``factor``: 1, 2, 4 or 8, never more than that."""
+    return next((shrink for shrink in SHRINKS if shrink <= factor), 1)
+
+
 class StoredImage:
     """An image in memory, decoded when it is needed, at no higher resolution than is needed.
 
@@ -65,6 +70,11 @@ class StoredImage:
         self._shrink = shrink
         self._turn = turn
         self._channels = channels
+
+    @property
+    def channels(self) -> int:
+        """Of the decoded image."""
+        return self._channels if self._pixels is None else self._pixels.shape[2]
 
     @classmethod
     def of_pixels(cls, pixels: ImageArray) -> StoredImage:

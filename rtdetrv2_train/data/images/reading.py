@@ -17,7 +17,13 @@ MOST_CHANNELS = 16
 
 
 class UnreadableImageError(Exception):
-    """An image file is missing, damaged, cut short, or not an image; the message is the reason."""
+    """An image file is missing, damaged, cut short, or not an image; the message is the reason.
+
+    Attributes:
+        part: which of the images that make up a sample it is, from 0.
+    """
+
+    part = 0
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from rtdetrv2_train.data.images.orientation import as_bytes
 from rtdetrv2_train.data.images.reading import RGB, ImageArray
 
-_MOST_AT_ONCE = 4  # channels that OpenCV averages over areas
+_MOST_AT_ONCE = 4  # channels that OpenCV averages over areas, or warps
 
 
 def resize_for_training(image: ImageArray, height: int, width: int) -> ImageArray:
@@ -32,15 +36,25 @@ def resize_for_training(image: ImageArray, height: int, width: int) -> ImageArra
 
 
 def _resized(image: ImageArray, size: tuple[int, int], interpolation: int) -> ImageArray:
-    """As OpenCV does, which takes four channels and drops the axis of a single one; ``size`` is (width, height)."""
+    """As OpenCV does; ``size`` is (width, height)."""
+    return in_fours(image, lambda part: cv2.resize(part, size, interpolation=interpolation))
+
+
+def in_fours(image: ImageArray, operation: Callable[[ImageArray], NDArray[Any]]) -> ImageArray:
+    """What an operation of OpenCV makes, which takes four channels and drops the axis of a single one.
+
+    Args:
+        image: uint8 ``[H, W, C]``.
+        operation: on each of its channels alike.
+    """
     channels = image.shape[2]
     if channels == RGB:
-        return as_bytes(cv2.resize(image, size, interpolation=interpolation))
+        return as_bytes(operation(image))
     parts = [
-        cv2.resize(np.ascontiguousarray(image[..., first : first + _MOST_AT_ONCE]), size, interpolation=interpolation)
+        operation(np.ascontiguousarray(image[..., first : first + _MOST_AT_ONCE]))
         for first in range(0, channels, _MOST_AT_ONCE)
     ]
-    shape = (size[1], size[0], -1)
+    shape = (*parts[0].shape[:2], -1)
     return as_bytes(
         np.concatenate([part.reshape(shape) for part in parts], axis=2) if parts[1:] else parts[0].reshape(shape)
     )

@@ -11,11 +11,11 @@ from lightning.pytorch import LightningDataModule
 
 from rtdetrv2_train.classes import Classes
 from rtdetrv2_train.data.annotations import AnnotationTable
-from rtdetrv2_train.data.augment.pipeline import MIN_BOX_SIDE, TrainingPipeline, Transform
-from rtdetrv2_train.data.augment.schedule import MULTISCALE, AugmentationSchedule
+from rtdetrv2_train.data.augment.pipeline import TrainingPipeline, Transform
+from rtdetrv2_train.data.augment.schedule import MULTISCALE, AugmentationSchedule, Phases
+from rtdetrv2_train.data.augment.window import MIN_BOX_SIDE
 from rtdetrv2_train.data.images.cache import ImageCache, cache_file
-from rtdetrv2_train.data.images.decode import Exif, PixelRange, Reading
-from rtdetrv2_train.data.images.reading import MOST_CHANNELS, RGB
+from rtdetrv2_train.data.images.reading import MOST_CHANNELS, RGB, Exif, PixelRange, Reading
 from rtdetrv2_train.data.loading.dataset import DetectionDataset
 from rtdetrv2_train.data.loading.loader import BATCHES_AHEAD, BatchLoader, automatic_workers
 from rtdetrv2_train.data.loading.samplers import (
@@ -82,7 +82,7 @@ class CocoDataModule(LightningDataModule):
         *,
         image_size: Sequence[int],
         transforms: Mapping[str, Transform | None],
-        schedule: Mapping[str, Mapping[str, int | None] | None],
+        schedule: Phases,
         reference_epochs: int,
         max_epochs: int,
         batch_size: int,
@@ -137,7 +137,6 @@ class CocoDataModule(LightningDataModule):
             Reading(exif, given, channels=channels),
             measures_range=pixel_range == "auto",
             may_lack_images=on_bad_image == "skip",
-            seed=self.seed,
             split_file=split_file,
         )
         self._datasets: list[DetectionDataset] = []
@@ -235,6 +234,7 @@ class CocoDataModule(LightningDataModule):
             world_size,
             accumulated,
             repeats=None if self.repeat_threshold is None else repeat_factors(annotations, self.repeat_threshold),
+            mixup=self.pipeline.mixup,
         )
         batches.resume_at(*self._done)
         cache = self._image_cache(annotations)

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from rtdetrv2_train.data.annotations import AnnotationTable
+from rtdetrv2_train.data.augment.mixup import ALONE
+from rtdetrv2_train.data.augment.mosaic import Labelled, MosaicPlan
 from rtdetrv2_train.data.augment.pipeline import TrainingPipeline
-from rtdetrv2_train.data.augment.schedule import AugmentationSchedule
+from rtdetrv2_train.data.augment.schedule import MOSAIC, AugmentationSchedule
 from rtdetrv2_train.data.images.cache import ImageCache
 from rtdetrv2_train.data.images.decode import ImageArray, UnreadableImageError
 from rtdetrv2_train.data.images.resize import evaluation_input
@@ -24,8 +26,8 @@ from rtdetrv2_train.errors import SampleError
 
 logger = logging.getLogger(__name__)
 
-# Keep the random streams of samples, replacements and denoising noise apart from those of the samplers.
-_SAMPLE_STREAM, _REPLACEMENT_STREAM, _NOISE_STREAM = 3, 4, 5
+# Keep the random streams of samples, replacements, denoising noise and mosaics apart from those of the samplers.
+_SAMPLE_STREAM, _REPLACEMENT_STREAM, _NOISE_STREAM, _MOSAIC_STREAM = 3, 4, 5, 6
 _REPLACEMENT_TRIES = 100
 
 
@@ -39,8 +41,9 @@ class Sample:
         labels: int64 ``[n]``.
         image_id: of the annotation file.
         original_size: (height, width) that the image spans in pixels of the file: the file's own, or more where a
-            letterbox leaves a margin.
+            letterbox leaves a margin; of a mosaic those of its canvas.
         noise_seed: what the noise of its denoising queries depends on, 63 bits.
+        own_share: see `SampleRequest`.
     """
 
     image: ImageArray
@@ -49,6 +52,7 @@ class Sample:
     image_id: int
     original_size: tuple[float, float]
     noise_seed: int = 0
+    own_share: float = ALONE
 
 
 class DetectionDataset(Dataset[Sample]):
@@ -113,29 +117,57 @@ class DetectionDataset(Dataset[Sample]):
         """
         if self.pipeline is None:
             return self._evaluation_sample(request)
-        for index in self._candidates(request):
+        plan = self._mosaic(request)
+        indices = [request.index, *(plan.others if plan else ())]
+        substitutes = self._substitutes(request)
+        while True:
             try:
-                return self._training_sample(index, request)
+                return self._training_sample(indices, plan, request)
             except UnreadableImageError as error:
-                self._note_bad(index, error)
-        raise SampleError(
-            f"{len(self.bad_images)} images of '{self.annotations.annotation_file}' cannot be read, and no other was "
-            f"found in {_REPLACEMENT_TRIES} tries: check that they lie in '{self.annotations.image_folder}'"
-        )
+                self._note_bad(indices[error.part], error)
+                part = error.part
+            substitute = next(substitutes, None)
+            if substitute is None:
+                raise SampleError(
+                    f"{len(self.bad_images)} images of '{self.annotations.annotation_file}' cannot be read, and no "
+                    f"other was found in {_REPLACEMENT_TRIES} tries: check that they lie in "
+                    f"'{self.annotations.image_folder}'"
+                )
+            indices[part] = substitute
 
-    def _training_sample(self, index: int, request: SampleRequest) -> Sample:
+    def _mosaic(self, request: SampleRequest) -> MosaicPlan | None:
+        """What the sample is made of, if it is a mosaic."""
         assert self.pipeline is not None
         assert self.schedule is not None
-        image = self.annotations.image(index) if self.cache is None else self.cache.read(index)
-        boxes, labels = self._boxes_within(index, image.height, image.width)
+        mosaic = self.pipeline.mosaic
+        if mosaic is None or not self.schedule.active(MOSAIC, request.epoch):
+            return None
+        return mosaic.draw(np.random.default_rng(self._seed(_MOSAIC_STREAM, request)), len(self))
+
+    def _training_sample(self, indices: list[int], plan: MosaicPlan | None, request: SampleRequest) -> Sample:
+        assert self.pipeline is not None
+        assert self.schedule is not None
+        images = [self._labelled(part, index) for part, index in enumerate(indices)]
         active = [name for name in self.pipeline.transforms if self.schedule.active(name, request.epoch)]
         size = (request.height, request.width)
-        seed = (self.seed, _SAMPLE_STREAM, request.epoch, request.index, request.repeat)
-        pixels, boxes, labels = self.pipeline(image, boxes, labels, size, active, seed)
-        image_id = int(self.annotations.image_ids[index])
-        noise = np.random.SeedSequence([self.seed, _NOISE_STREAM, request.epoch, request.index, request.repeat])
+        image, boxes, labels = images[0] if plan is None else plan.laid_out(images, size)
+        pixels, boxes, labels = self.pipeline(image, boxes, labels, size, active, self._seed(_SAMPLE_STREAM, request))
+        noise = np.random.SeedSequence(self._seed(_NOISE_STREAM, request))
         noise_seed = int(noise.generate_state(1, np.uint64)[0]) >> 1
-        return Sample(pixels, boxes, labels, image_id, (image.height, image.width), noise_seed)
+        image_id = int(self.annotations.image_ids[indices[0]])
+        return Sample(pixels, boxes, labels, image_id, (image.height, image.width), noise_seed, request.own_share)
+
+    def _labelled(self, part: int, index: int) -> Labelled:
+        """Image number ``index`` with its boxes, as the given part of a sample."""
+        try:
+            image = self.annotations.image(index) if self.cache is None else self.cache.read(index)
+        except UnreadableImageError as error:
+            error.part = part
+            raise
+        return image, *self._boxes_within(index, image.height, image.width)
+
+    def _seed(self, stream: int, request: SampleRequest) -> list[int]:
+        return [self.seed, stream, request.epoch, request.index, request.repeat]
 
     def _evaluation_sample(self, request: SampleRequest) -> Sample:
         index = request.index
@@ -150,10 +182,10 @@ class DetectionDataset(Dataset[Sample]):
         shares = (boxes / np.array([*span[::-1], *span[::-1]])).astype(np.float32)
         return Sample(pixels, shares, labels, int(self.annotations.image_ids[index]), span)
 
-    def _candidates(self, request: SampleRequest) -> Iterator[int]:
-        """The requested image, then others in case it cannot be read, in a random order that the request fixes."""
-        yield request.index
-        generator = np.random.default_rng([self.seed, _REPLACEMENT_STREAM, *request])
+    def _substitutes(self, request: SampleRequest) -> Iterator[int]:
+        """Images to take one by one in place of what cannot be read, in a random order that the request fixes."""
+        place = (request.index, request.epoch, request.height, request.width, request.repeat)
+        generator = np.random.default_rng([self.seed, _REPLACEMENT_STREAM, *place])
         yield from generator.integers(len(self), size=_REPLACEMENT_TRIES).tolist()
 
     def _note_bad(self, index: int, error: UnreadableImageError) -> None:

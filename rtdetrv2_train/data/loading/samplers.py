@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from rtdetrv2_train.data.annotations import AnnotationTable
-from rtdetrv2_train.data.augment.schedule import MULTISCALE, AugmentationSchedule
+from rtdetrv2_train.data.augment.mixup import ALONE, MixUp
+from rtdetrv2_train.data.augment.schedule import MIXUP, MULTISCALE, AugmentationSchedule
 
 SIZE_BASE = 640
 SIZE_STEP = 32
 
-# Keep the random streams of shuffling and of batch sizes apart where their other seeds are equal.
-_SHUFFLE_STREAM, _SIZE_STREAM = 1, 2
+# Keep the random streams of shuffling, of batch sizes and of MixUp apart where their other seeds are equal.
+_SHUFFLE_STREAM, _SIZE_STREAM, _MIXUP_STREAM = 1, 2, 7
 
 
 class SampleRequest(NamedTuple):
@@ -32,6 +33,7 @@ class SampleRequest(NamedTuple):
         height: of the sample, in pixels.
         width: of the sample, in pixels.
         repeat: tells apart the requests for one image in an epoch: of sets smaller than a batch, or of rare classes.
+        own_share: of the sample in what the batch shows of it; below 1 it is blended with the one before it.
     """
 
     index: int  # type: ignore[assignment]  # hides tuple.index, which no request needs
@@ -39,6 +41,7 @@ class SampleRequest(NamedTuple):
     height: int
     width: int
     repeat: int = 0
+    own_share: float = ALONE
 
 
 class EpochSampler(Sampler[int]):
@@ -114,7 +117,8 @@ class TrainBatchSampler(Sampler[list[SampleRequest]]):
     The images and the size of optimizer step k, over all ranks and all accumulated batches, depend on the total batch
     only. Two ranks with batches of 8 see what one rank with batches of 16 sees, and so does one that accumulates
     two batches of 8. Every rank has the same number of full batches. A set smaller than one total batch gives a single
-    step, which repeats the set until the batch is full; so does the last step without ``drop_last``.
+    step, which repeats the set until the batch is full; so does the last step without ``drop_last``. MixUp is drawn for
+    each batch, so that with it the batch size matters, but not which rank has the batch.
 
     Args:
         num_samples: number of images, at least 1.
@@ -124,13 +128,14 @@ class TrainBatchSampler(Sampler[list[SampleRequest]]):
         scales: sizes that a batch is drawn from while ``multiscale`` is active, for images of 640; other image sizes
             are scaled in proportion, to multiples of 32. A size may be repeated to make it more likely. None or
             empty: always ``image_size``.
-        schedule: says when ``multiscale`` is active.
+        schedule: says when ``multiscale`` and ``mixup`` are active.
         rank: of this process.
         world_size: number of ranks.
         batches_per_step: batches of a rank that are accumulated for one optimizer step.
         shuffle: whether to shuffle.
         drop_last: whether to leave out the images that do not fill a last batch.
         repeats: see `EpochSampler`.
+        mixup: draws how the images of a batch are blended; None: never.
     """
 
     def __init__(
@@ -147,6 +152,7 @@ class TrainBatchSampler(Sampler[list[SampleRequest]]):
         shuffle: bool = True,
         drop_last: bool = True,
         repeats: NDArray[np.float64] | None = None,
+        mixup: MixUp | None = None,
     ) -> None:
         self.sampler = EpochSampler(num_samples, seed, shuffle, repeats)
         self.batch_size = batch_size
@@ -158,6 +164,7 @@ class TrainBatchSampler(Sampler[list[SampleRequest]]):
         self.world_size = world_size
         self.batches_per_step = batches_per_step
         self.drop_last = drop_last
+        self.mixup = mixup
         self._done = (0, 0)
 
     def resume_at(self, epoch: int, batches: int) -> None:
@@ -176,6 +183,13 @@ class TrainBatchSampler(Sampler[list[SampleRequest]]):
         drawn = np.random.default_rng([self.seed, _SIZE_STREAM, epoch, step]).integers(len(self.sizes))
         return self.sizes[int(drawn)]
 
+    def own_share(self, batch: int) -> float:
+        """What MixUp draws for this batch of the announced epoch, counted over all ranks."""
+        epoch = self.sampler.epoch
+        if self.mixup is None or not self.schedule.active(MIXUP, epoch):
+            return ALONE
+        return self.mixup.draw(np.random.default_rng([self.seed, _MIXUP_STREAM, epoch, batch]))
+
     def __iter__(self) -> Iterator[list[SampleRequest]]:
         order, epoch = self.sampler.order(), self.sampler.epoch
         seen_before = _earlier_occurrences(order)
@@ -184,6 +198,7 @@ class TrainBatchSampler(Sampler[list[SampleRequest]]):
         for number in range(self._done[1] if epoch == self._done[0] else 0, len(self)):
             height, width = self.batch_image_size(number // self.batches_per_step)
             first = number * total + self.rank * self.batch_size
+            own_share = self.own_share(number * self.world_size + self.rank)
             yield [
                 SampleRequest(
                     int(order[place % len(order)]),
@@ -191,6 +206,7 @@ class TrainBatchSampler(Sampler[list[SampleRequest]]):
                     height,
                     width,
                     place // len(order) * rounds + int(seen_before[place % len(order)]),
+                    own_share,
                 )
                 for place in range(first, first + self.batch_size)
             ]

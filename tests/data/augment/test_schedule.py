@@ -34,6 +34,24 @@ def test_stop_at_zero_means_never() -> None:
     assert not AugmentationSchedule({"flip": {"stop": 0}}, 72, 10).active("flip", 0)
 
 
+@pytest.mark.parametrize(
+    ("phase", "last"),
+    [
+        ({"start": 4, "lasts": 0.5}, 39),
+        ({"start": 4, "lasts": 0.5, "stop": 71}, 39),
+        ({"start": 4, "lasts": 0.5, "stop": 30}, 29),
+        ({"start": 4, "lasts": None, "stop": 30}, 29),
+        ({"lasts": 0.25}, 17),
+    ],
+)
+def test_a_phase_may_last_for_a_share_of_all_epochs(phase: Any, last: int) -> None:
+    schedule = AugmentationSchedule({"mosaic": phase}, 72, 72)
+    assert [epoch for epoch in range(72) if schedule.active("mosaic", epoch)] == list(
+        range(phase.get("start", 0), last + 1)
+    )
+    assert not AugmentationSchedule({"mosaic": {"start": 4, "lasts": 0}}, 72, 72).active("mosaic", 4)
+
+
 def test_changes_name_what_switches() -> None:
     phases = {"zoom_out": {"stop": 71}, "multiscale": {"stop": 71}, "blur": {"start": 3}}
     schedule = AugmentationSchedule(phases, 72, 72, known_names=["blur"])
@@ -50,6 +68,7 @@ def test_changes_name_what_switches() -> None:
         ({"zoom_out": {"end": 3}}, r"augment\.schedule\.zoom_out\.end is no key .* did you mean 'st"),
         ({"zoom_out": {"stop": -1}}, r"augment\.schedule\.zoom_out\.stop is -1"),
         ({"zoom_out": {"stop": 2.5}}, r"augment\.schedule\.zoom_out\.stop is 2\.5"),
+        ({"zoom_out": {"lasts": 2}}, r"augment\.schedule\.zoom_out\.lasts is 2: give a number from 0 to 1"),
         ({"zoom_out": {"start": 5, "stop": 3}}, "stops at epoch 3, before it starts at 5"),
     ],
 )

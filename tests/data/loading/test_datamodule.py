@@ -19,6 +19,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from rtdetrv2_train.data.augment.geometric import IoUCrop, ZoomOut
+from rtdetrv2_train.data.augment.mixup import MixUp
+from rtdetrv2_train.data.augment.mosaic import Mosaic
 from rtdetrv2_train.data.augment.photometric import PhotometricDistortion
 from rtdetrv2_train.data.loading import datamodule as datamodule_module
 from rtdetrv2_train.data.loading import loader as loader_module
@@ -69,7 +71,7 @@ def test_without_a_validation_set_the_same_tenth_of_the_images_is_held_out_every
             assert all(np.array_equal(a, b) for a, b in zip(part.targets(index), whole.targets(there), strict=True))
             mine, theirs = part.raw_boxes[part.raw_images == index], whole.raw_boxes[whole.raw_images == there]
             assert np.array_equal(mine, theirs)
-    for_evaluation = build(tmp_path, val=None, seed=5, split_file=tmp_path / "split.json")
+    for_evaluation = build(tmp_path, val=None, split_file=tmp_path / "split.json")
     for_evaluation.leave_out_training_set()
     assert for_evaluation.val_annotations.file_names.tolist() == val.file_names.tolist()
     assert for_evaluation.train_annotations is for_evaluation.val_annotations
@@ -233,7 +235,7 @@ def test_a_set_without_boxes_cannot_be_trained_on(make_set: Any, tmp_path: Path)
         ({"seed": -1}, r"data\.seed is -1"),
         ({"on_bad_image": "ignore"}, r"data\.on_bad_image is 'ignore'"),
         ({"train": {"images": "train"}}, r"data\.train\.annotations is not set"),
-        ({"schedule": {"mixup": {"stop": 1}}}, r"names 'mixup'"),
+        ({"schedule": {"cutout": {"stop": 1}}}, r"names 'cutout'"),
     ],
 )
 def test_nonsense_is_refused(root: Path, changes: dict[str, Any], message: str) -> None:
@@ -394,13 +396,14 @@ class Stream(Recorder):
 @pytest.mark.parametrize(("stop_at", "workers"), [(2, 0), (3, 1), (4, 2)])
 def test_a_run_resumed_at_any_step_sees_what_an_uninterrupted_one_sees(root: Path, stop_at: int, workers: int) -> None:
     def run(max_steps: int, workers: int = 0, resume: Path | None = None) -> Stream:
-        transforms = {"photometric": PhotometricDistortion(), "zoom_out": ZoomOut(), "iou_crop": IoUCrop()}
+        joining = {"mosaic": Mosaic(p=0.3), "mixup": MixUp(p=0.3)}
+        moves = {"photometric": PhotometricDistortion(), "zoom_out": ZoomOut(), "iou_crop": IoUCrop()}
         data = build(
             root,
             max_epochs=3,
             multiscale=[320, 640],
             schedule={"zoom_out": {"stop": 1}},
-            transforms=transforms,
+            transforms=joining | moves,
             num_workers=workers,
         )
         module = Stream()

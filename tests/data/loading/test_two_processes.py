@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from rtdetrv2_train.data.loading.datamodule import CocoDataModule
+from rtdetrv2_train.data.augment.mosaic import Mosaic
 from rtdetrv2_train.data.augment.photometric import PhotometricDistortion
 from rtdetrv2_train.data.augment.geometric import HorizontalFlip, IoUCrop, ZoomOut
 
@@ -46,9 +47,10 @@ class Stream(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 paths = {"images": "set", "annotations": "set.json"}
+mosaic = {"mosaic": Mosaic(p=0.3)}  # and no MixUp, for which it matters which images make up a batch
 moves = {"photometric": PhotometricDistortion(), "zoom_out": ZoomOut(), "iou_crop": IoUCrop(), "flip": HorizontalFlip()}
 data = CocoDataModule(
-    root, paths, paths, image_size=[64, 64], transforms=moves, schedule={"zoom_out": {"stop": 1}},
+    root, paths, paths, image_size=[64, 64], transforms=mosaic | moves, schedule={"zoom_out": {"stop": 1}},
     reference_epochs=2, max_epochs=2, batch_size=4 // processes,
     eval_batch_size=2, multiscale=[320, 640, 960], num_workers=workers, seed=7,
 )
