@@ -46,8 +46,12 @@ def convert(config: DictConfig) -> Path:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"'{output}' is there already: give output= a new folder")
     parts = _parts(found_sources(Path(config.source), config.source_format))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as unfinished:
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        beside = tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent)
+    except OSError as error:
+        raise UserError(f"'{output}' cannot be written: {error.strerror}; give another output=") from error
+    with beside as unfinished:
         complete = Path(unfinished) / output.name
         complete.mkdir()
         WRITERS[config.format](parts, complete)
@@ -63,6 +67,6 @@ def _parts(sources: Sequence[Source]) -> dict[str, AnnotationTable]:
     tables: dict[str, AnnotationTable] = {}
     for part in dict.fromkeys(source.part for source in sources):
         read = [load_source(source) for source in sources if source.part == part]
-        tables[part or "train"] = joined([with_names_of_files(table, may_lack=False) for table in read])
+        tables[part or "train"] = joined([with_names_of_files(table, may_lack=False, can_skip=False) for table in read])
     classes = united([table.classes for table in tables.values()])
     return {part: table.relabelled(classes) for part, table in tables.items()}

@@ -177,7 +177,7 @@ class AnnotationTable:
             return self
         matched = match_classes(self.class_names, classes.names)
         unknown = [label for label, found in enumerate(matched) if found is None]
-        if len(unknown) == self.num_classes:
+        if unknown and len(unknown) == self.num_classes:
             raise UserError(
                 f"'{self.annotation_file}' and '{classes.source}' have no class in common: "
                 f"{self.classes.listed(unknown)} here, {classes.listed(range(len(classes.names)))} there; "

@@ -29,12 +29,13 @@ _BESIDE_PILLOW = (".heic", ".heif", ".npy")  # what is read without Pillow knowi
 _AROUND_PATH = re.compile(r"^\w+://[^/]*|[?#].*$")  # scheme and host of a URL, and what follows its path
 
 
-def with_names_of_files(annotations: AnnotationTable, may_lack: bool) -> AnnotationTable:
+def with_names_of_files(annotations: AnnotationTable, may_lack: bool, can_skip: bool = True) -> AnnotationTable:
     """The annotations with the names of the files that they mean, so that missing ones are found before training.
 
     Args:
         annotations: with names as the annotation file has them.
         may_lack: whether some images, but not all, may be missing.
+        can_skip: whether a setting lets images be missing, for the message.
 
     Raises:
         UserError: if images are missing.
@@ -60,7 +61,9 @@ def with_names_of_files(annotations: AnnotationTable, may_lack: bool) -> Annotat
     else:
         cause = f"that folder holds '{finder.images[0]}'" if finder.images else "that folder holds no image"
     way_out = "put them there, or leave missing images out with data.on_bad_image=skip"
-    if len(absent) == len(names):
+    if not can_skip:
+        way_out = "put them there, or take them out of the labels"
+    elif len(absent) == len(names):
         way_out = "correct data.train.images and data.val.images, or the 'file_name's"
     raise UserError(f"{message}; {cause}: {way_out}")
 
@@ -88,7 +91,7 @@ def files_of(names: Sequence[str], folder: Path) -> dict[str, str]:
 
 
 class FileFinder:
-    """The files of a folder, to be found by names that differ from theirs.
+    """The files of a folder, to be found by names that differ from theirs; not hidden ones, such as an index's.
 
     Args:
         folder: searched with all below it.
@@ -98,9 +101,9 @@ class FileFinder:
         self.images: list[str] = []
         self._by_base: dict[str, list[tuple[_Parts, str]]] = defaultdict(list)
         for parent, folders, names in os.walk(folder):
-            folders.sort()
+            folders[:] = sorted(inner for inner in folders if inner[0] != "." and inner != "__MACOSX")
             for name in sorted(names):
-                if _is_image(name):
+                if name[0] != "." and _is_image(name):
                     path = (Path(parent) / name).relative_to(folder).as_posix()
                     self.images.append(path)
                     parts = _folded(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -72,12 +73,17 @@ class SetReader:
             UserError: if a file is missing or cannot be understood, or the two have no class in common.
         """
         train = self._read("train", self.train)
+        if not train.num_classes:
+            raise UserError(f"'{train.annotation_file}' has no object, and so no class: annotate some objects first")
         if self._fraction is not None:
             held_out = self._split(train, self._fraction)
             return train.subset(np.flatnonzero(~held_out)), train.subset(np.flatnonzero(held_out))
         if self._sources("val", self.val) == self._sources("train", self.train):
+            logger.warning("'%s' is both trained on and evaluated on: AP will be too high", train.annotation_file)
             return train, train
-        return train, self._read("val", self.val).relabelled(train.classes)
+        val = self._read("val", self.val).relabelled(train.classes)
+        _warn_of_shared(train, val)
+        return train, val
 
     def validation(self) -> AnnotationTable:
         """The part to evaluate on alone, with its own classes: the training part need not be there.
@@ -104,7 +110,14 @@ class SetReader:
         given = self.val.get("fraction") if isinstance(self.val, Mapping) else None
         if given is not None:
             return float(given)
-        found = paths_of(self.val) or self._of_root(_part_in(self.val, "val"))
+        if paths_of(self.val):
+            return None
+        try:
+            found = self._of_root(_part_in(self.val, "val"))
+        except UserError:
+            if not paths_of(self.train):
+                raise
+            return _USUAL_FRACTION  # the root is only where the sets to train on lie
         return None if found else _USUAL_FRACTION
 
     def _read(self, role: Part, config: PartConfig) -> AnnotationTable:
@@ -133,20 +146,28 @@ class SetReader:
             if isinstance(entry, Mapping):
                 sources += self._sources(role, entry)
                 continue
-            found = found_sources(self.root / str(entry), self.format)
-            sources += with_part(found, part) or found
+            found = self._at(self.root / str(entry))
+            named = with_part(found, part) or (found if len(found) == 1 else [])  # one part, named by its path
+            if not named:
+                raise self._no_such_part(role, part, self.root / str(entry))
+            sources += named
         return sources
 
     def _of_root(self, part: Part) -> list[Source]:
         """The sources of a part of the set at the root."""
-        if self.root not in self._found:
-            self._found[self.root] = found_sources(self.root, self.format)
-        return with_part(self._found[self.root], part)
+        return with_part(self._at(self.root), part)
 
-    def _no_such_part(self, role: Part, part: Part) -> UserError:
-        there = ", ".join(repr(source.part) for source in self._found[self.root] if source.part) or "no parts"
+    def _at(self, path: Path) -> list[Source]:
+        """All parts of the set at a path."""
+        if path not in self._found:
+            self._found[path] = found_sources(path, self.format)
+        return self._found[path]
+
+    def _no_such_part(self, role: Part, part: Part, path: Path | None = None) -> UserError:
+        path = path or self.root
+        there = ", ".join(repr(source.part) for source in self._found[path] if source.part) or "no parts"
         return UserError(
-            f"'{self.root}' has no part '{part}', but {there}: give data.{role}.part, or paths as data.{role}.sources"
+            f"'{path}' has no part '{part}', but {there}: give data.{role}.part, or paths as data.{role}.sources"
         )
 
     def _set_range(self, file: Path, measured: PixelRange | None) -> None:
@@ -167,6 +188,13 @@ class SetReader:
     def _split(self, train: AnnotationTable, fraction: float) -> NDArray[np.bool_]:
         held_out = self._written_split(train)
         if held_out is None:
+            if self.split_file is not None and self.split_file.is_file():
+                logger.warning(
+                    "'%s' holds few of the images that '%s' names: others are held out, some of which may have been "
+                    "trained on before",
+                    train.annotation_file,
+                    self.split_file,
+                )
             seed = self.val.get("seed", 0) if isinstance(self.val, Mapping) else 0
             held_out = split(train, fraction, seed)
             if self.split_file is not None:
@@ -191,6 +219,25 @@ class SetReader:
             "'%s': %d images are held out, as '%s' says", train.annotation_file, held_out.sum(), self.split_file
         )
         return held_out
+
+
+def _warn_of_shared(train: AnnotationTable, val: AnnotationTable) -> None:
+    """Warn of image files that are in both parts."""
+    own, others = (table.image_folder.absolute() for table in (train, val))
+    if not (own.is_relative_to(others) or others.is_relative_to(own)):
+        return
+    names, other_names = (table.file_names.tolist() for table in (train, val))
+    if own != others:
+        names = [os.path.normpath(own / name) for name in names]
+        other_names = [os.path.normpath(others / name) for name in other_names]
+    if shared := set(names).intersection(other_names):
+        logger.warning(
+            "%d of %d images of '%s' are trained on too, such as '%s': AP will be too high",
+            len(shared),
+            len(val),
+            val.annotation_file,
+            min(shared),
+        )
 
 
 def _part_in(config: PartConfig, usual: Part) -> Part:

@@ -68,7 +68,8 @@ def _groups(annotations: AnnotationTable) -> NDArray[np.int64]:
     belonging = [*_videos(names, found), *_pictures(names)]
     pairs = [pair for images in belonging for pair in pairwise(images)]
     groups = _connected([*pairs, *found.near_duplicates()], len(names))
-    for group in np.flatnonzero(np.bincount(groups) > max(_LARGEST * len(names), 2)).tolist():
+    largest = max(_LARGEST * len(names), 2) if groups.any() else 1  # all in one group: there has to be another side
+    for group in np.flatnonzero(np.bincount(groups) > largest).tolist():
         members = sorted(np.flatnonzero(groups == group).tolist(), key=lambda image: _natural(names[image]))
         logger.warning(
             "'%s': %d of %d images, such as '%s', are alike or of one video. They are cut into stretches, so AP will "

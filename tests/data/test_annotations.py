@@ -362,3 +362,13 @@ def test_classes_that_are_not_annotated_exhaustively_cost_no_false_positive(tmp_
     evaluator.update(Detections(torch.tensor([[1, 0]]), boxes, torch.tensor([[0.9, 0.8]])), torch.tensor([1]))
     metrics = evaluator.compute()
     assert metrics.AP == pytest.approx(1)
+
+
+def test_annotations_without_classes_and_boxes_take_those_of_others(tmp_path: Path) -> None:
+    table = load(tmp_path, [])
+    without = replace(table, category_ids=(), class_names=())
+    assert without.relabelled(table.classes).class_names == ("cat",)
+
+
+def test_a_category_may_be_named_by_a_number(tmp_path: Path) -> None:
+    assert load(tmp_path, [], categories=[{"id": 5, "name": 7}]).class_names == ("7",)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from rtdetrv2_train import UserError
 from rtdetrv2_train.commands.convert import convert
@@ -120,3 +121,42 @@ def test_what_cannot_be_converted_is_said_in_one_line(
     make_set(1, name="set")
     line = last_line(run_command("convert", *(each.replace("=set", f"={tmp_path}") for each in given), expect=2))
     assert message in line.replace(str(tmp_path), "set")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_of_images_as_stored_become_those_of_upright_ones_in_yolo(tmp_path: Path, orientation: int) -> None:
+    pixels = np.zeros((40, 64), np.uint8)
+    pixels[8:16, 8:40] = 255  # whole blocks of JPEG
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / "set/images").mkdir(parents=True)
+    Image.fromarray(pixels).save(tmp_path / "set/images/a.jpg", exif=exif)
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "height": 40, "width": 64}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [8, 8, 32, 8]}],
+        "categories": [{"id": 1, "name": "white"}],
+    }
+    (tmp_path / "set/labels.json").write_text(json.dumps(content))
+    table = converted(tmp_path / "set", tmp_path / "new", "yolo")["train"]
+    left, top, right, bottom = np.rint(table.boxes[0]).astype(int).tolist()
+    read = table.image(0).decode()[0].copy()
+    assert read[top:bottom, left:right].min() > 200
+    read[top:bottom, left:right] = 0
+    assert read.max() < 50
+
+
+def test_a_file_that_is_written_in_two_ways_is_one_image(make_set: Any, tmp_path: Path) -> None:
+    images = [
+        {"id": 10 + i, "file_name": name, "height": 48, "width": 64} for i, name in enumerate(("0.png", "./0.png"))
+    ]
+    make_set(2, name="train", images=images)
+    assert len(converted(tmp_path, tmp_path / "new", "coco")["train"]) == 1
+
+
+def test_a_place_that_cannot_be_written_and_images_that_are_missing_are_said(coco: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/new' cannot be written: .*; give another output="):
+        converted(coco, tmp_path / "file/new", "yolo")
+    (coco / "train/0.png").unlink()
+    with pytest.raises(UserError, match=r"1 of 5 images .*: put them there, or take them out of the labels$"):
+        converted(coco, tmp_path / "new", "yolo")

@@ -118,3 +118,9 @@ def test_arrays_and_heic_are_images_too(tmp_path: Path) -> None:
     for name in ("A.npy", "b.heic"):
         (tmp_path / name).touch()
     assert files_of(["a.npy", "b.jpg"], tmp_path) == {"a.npy": "A.npy", "b.jpg": "b.heic"}
+
+
+def test_hidden_folders_hold_no_images(tmp_path: Path) -> None:
+    annotations = load(tmp_path, ["x.jpg", ".trash/y.jpg"], ["x.jpg", "y.jpg"])
+    with pytest.raises(UserError, match=r"1 of 2 images .* the first is 'y.jpg'; that folder holds 'x.jpg'"):
+        with_names_of_files(annotations, may_lack=False)

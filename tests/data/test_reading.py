@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from rtdetrv2_train.data.images.decode import Reading
 from rtdetrv2_train.data.paths import checked_part
@@ -151,3 +152,49 @@ def test_a_part_that_is_not_there_is_named(root: Path) -> None:
 def test_parts_that_make_no_sense_are_refused(part: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         checked_part("val", part)
+
+
+def test_a_part_that_a_path_does_not_have_is_named(root: Path) -> None:
+    (root / "val.json").unlink()
+    with pytest.raises(UserError, match=r"has no part 'val', but 'test', 'train': give data.val.part"):
+        reader(root, val=".").both()
+
+
+def test_images_are_held_out_where_the_root_only_holds_the_sets(make_set: Any, tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        annotation_file, folder = make_set(10, name=name)
+        (tmp_path / "sets" / name).mkdir(parents=True)
+        shutil.move(folder, tmp_path / "sets" / name / "images")
+        shutil.move(annotation_file, tmp_path / "sets" / name / "labels.json")
+    train, val = reader(tmp_path / "sets", train=["one", "other"]).both()
+    assert (len(train) + len(val), bool(len(val))) == (20, True)
+
+
+def test_images_in_both_parts_are_said(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    reader(root).both()
+    assert "trained on" not in caplog.text
+    content = json.loads((root / "val.json").read_text())
+    for image, part in zip(content["images"], ("train", "val", "val"), strict=True):
+        image["file_name"] = f"{part}/{image['file_name']}"
+    (root / "val.json").write_text(json.dumps(content))
+    reader(root, val={"annotations": "val.json", "images": "."}).both()
+    assert "1 of 3 images of" in caplog.text
+    assert "train/0.png': AP will be too high" in caplog.text
+
+
+def test_a_split_of_images_that_are_gone_is_said_to_be_drawn_again(
+    without_parts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    split_file = tmp_path / "split.json"
+    split_file.write_text(json.dumps({"seed": 0, "fraction": 0.1, "validation": ["gone.png"]}))
+    assert counts(reader(without_parts, split_file=split_file)) == (18, 2)
+    assert "others are held out, some of which may have been trained on before" in caplog.text
+
+
+def test_a_set_without_any_class_is_said_to_have_none(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        labels = {"shapes": [], "imagePath": f"{name}.png", "imageHeight": 30, "imageWidth": 40}
+        (tmp_path / f"{name}.json").write_text(json.dumps(labels))
+        Image.new("RGB", (40, 30)).save(tmp_path / f"{name}.png")
+    with pytest.raises(UserError, match=r"has no object, and so no class: annotate some objects first"):
+        reader(tmp_path).both()

@@ -160,6 +160,12 @@ def test_two_images_are_enough_and_one_is_not(tmp_path: Path) -> None:
         split(write(tmp_path / "one", {"a.jpg": picture(0)}), 0.1, 0)
 
 
+def test_two_images_that_are_alike_are_parted_all_the_same(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    table = write(tmp_path, {"a.jpg": picture(0), "b.jpg": variants(picture(0))["saved again"]})
+    assert split(table, 0.1, 0).sum() == 1
+    assert "2 of 2 images, such as 'a.jpg', are alike" in caplog.text
+
+
 def test_an_image_that_cannot_be_read_is_no_duplicate(tmp_path: Path) -> None:
     table = write(tmp_path, {f"{seed}.jpg": picture(seed) for seed in range(6)})
     for name in ("0.jpg", "1.jpg"):

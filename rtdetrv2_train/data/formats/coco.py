@@ -18,7 +18,7 @@ from rtdetrv2_train.data.formats.coco_entries import (
     AnnotationEntry,
     ImageEntry,
     brief,
-    is_name,
+    name_of,
     name_within,
     plain,
     unusual_annotation,
@@ -166,16 +166,17 @@ def _categories(entries: Sequence[Any], annotation_file: Path) -> dict[int, str]
     repeated = 0
     for position, entry in enumerate(map(plain, entries)):
         number = whole(entry.get("id")) if isinstance(entry, dict) else None
-        if number is None or not is_name(entry.get("name")):
+        name = name_of(entry.get("name")) if isinstance(entry, dict) else ""
+        if number is None or not name:
             raise UserError(
                 f"entry {position} of 'categories' of '{annotation_file}' is {brief(entry)}; a category needs a "
                 f"whole number as 'id' and a 'name': {LAYOUT}"
             )
         repeated += number in names
-        if names.setdefault(number, entry["name"]) != entry["name"]:
+        if names.setdefault(number, name) != name:
             raise UserError(
                 f"category id {number} of '{annotation_file}' stands for both '{names[number]}' and "
-                f"'{entry['name']}': give every category its own id"
+                f"'{name}': give every category its own id"
             )
     _warn_of_repeated(repeated, "categories", annotation_file)
     return names

@@ -133,9 +133,10 @@ def flag(value: Any) -> bool | None:
     return None if found is None else bool(found)
 
 
-def is_name(value: Any) -> bool:
-    """Whether this is text."""
-    return isinstance(value, str) and bool(value)
+def name_of(value: Any) -> str:
+    """The name that text or a whole number stands for; empty where it is something else."""
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return str(value) if is_number or isinstance(value, str) else ""
 
 
 def brief(value: Any) -> str:

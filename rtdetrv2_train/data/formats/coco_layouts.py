@@ -12,6 +12,7 @@ from typing import Any
 
 from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.formats.coco import read_coco_file
+from rtdetrv2_train.data.formats.image_files import files_in
 from rtdetrv2_train.data.formats.source import Format, Part, Source, part_of, state_of_files
 from rtdetrv2_train.data.images.decode import Exif
 from rtdetrv2_train.errors import UserError
@@ -48,7 +49,10 @@ def _find(path: Path) -> list[Source]:
 
 
 def is_coco_file(path: Path) -> bool:
-    """Whether a file begins like a COCO file, and has categories anywhere, as those of captions have not."""
+    """Whether a file begins like a COCO file, and has categories and images anywhere.
+
+    Those of captions have no categories, and the ``notes.json`` that Label Studio puts beside a YOLO set no images.
+    """
     if path.suffix.lower() != ".json":
         return False
     try:
@@ -57,7 +61,7 @@ def is_coco_file(path: Path) -> bool:
             if not head.startswith(b"{") or not _LISTS.search(head):
                 return False
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                return content.rfind(b'"categories"') > 0
+                return content.rfind(b'"categories"') > 0 and (b'"images"' in head or content.rfind(b'"images"') > 0)
     except OSError:
         return False
 
@@ -70,7 +74,7 @@ def _candidates(root: Path) -> Iterator[Path]:
     for folder in folders:
         if folder.is_dir() and (key := folder.resolve()) not in seen:
             seen.add(key)
-            yield from sorted(folder.glob("*.json"))
+            yield from files_in(folder, ".json")
 
 
 def _subfolders(root: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,10 @@ from rtdetrv2_train.data.formats import (
     voc,
     yolo,
 )
+from rtdetrv2_train.data.formats.folder_state import names_in
+from rtdetrv2_train.data.formats.image_files import subfolders
 from rtdetrv2_train.data.formats.source import Format, Part, Source
+from rtdetrv2_train.data.images.sizes import IMAGE_SUFFIXES
 from rtdetrv2_train.errors import UserError, nearest
 
 logger = logging.getLogger(__name__)
@@ -29,6 +33,7 @@ FORMATS: dict[str, Format] = {
 """In the order in which they are looked for: where a set lies there in several formats, the first is taken."""
 
 _MOST_NAMED = 5
+_DEPTH, _FOLDERS_TRIED = 3, 20
 _IN_ORDER = ("train", "val", "test", "")
 _KNOWN = "datasets/README.md shows how each known format lies on disk"
 
@@ -50,11 +55,38 @@ def found_sources(path: Path, wanted: str | None = None) -> list[Source]:
     if not path.exists():
         raise UserError(f"no data set at '{path}': there is nothing of that name; point data.root at your own set")
     tried = [FORMATS[wanted]] if wanted else list(FORMATS.values())
+    if sources := _first_found(path, tried, _DEPTH):
+        logger.info("%s", _described(path, sources))
+        return sources
+    if below := _set_below(path, tried):
+        raise UserError(f"'{path}' is no data set, but has sets in it: give the path of one, such as '{below}'")
+    raise UserError(f"'{path}' holds no {_titles(tried)} set{_contents(path)}{_lacking(path)}; {_KNOWN}")
+
+
+def _first_found(path: Path, tried: list[Format], depth: int) -> list[Source]:
+    """The parts at a path in the first of some formats; empty where there is nothing.
+
+    Where a folder holds only one, as where an archive was unpacked to a folder of its name, that one is looked into.
+
+    Args:
+        path: a folder or a file.
+        tried: the formats, in their order.
+        depth: how often to look into the only folder of a folder.
+    """
     for format_ in tried:
         if sources := format_.find(path):
-            logger.info("%s", _described(path, sources))
             return sources
-    raise UserError(f"'{path}' holds no {_titles(tried)} set{_contents(path)}; {_KNOWN}")
+    inner = _inner_folders(path)
+    return _first_found(inner[0], tried, depth - 1) if depth and len(inner) == 1 else []
+
+
+def _set_below(path: Path, tried: list[Format]) -> Path | None:
+    """A folder in a folder that holds a set."""
+    for folder in _inner_folders(path)[:_FOLDERS_TRIED]:
+        with contextlib.suppress(UserError):
+            if _first_found(folder, tried, 0):
+                return folder
+    return None
 
 
 def source_of(annotations: Path, images: Path) -> Source:
@@ -66,7 +98,8 @@ def source_of(annotations: Path, images: Path) -> Source:
     """
     for format_ in FORMATS.values() if annotations.exists() else ():
         for source in format_.find(annotations):
-            return replace(source, annotations=annotations, images=images, part="")
+            # without the list of images: where there are parts, it is the one of the first of them
+            return replace(source, annotations=annotations, images=images, part="", listing=None)
     return Source("coco", annotations, images)  # whose reader says what is wrong with a file
 
 
@@ -95,6 +128,18 @@ def _within(path: Path, root: Path) -> Path:
 def _titles(formats: list[Format]) -> str:
     titles = [format_.title for format_ in formats]
     return titles[0] if len(titles) == 1 else f"{', '.join(titles[:-1])} or {titles[-1]}"
+
+
+def _lacking(path: Path) -> str:
+    """What a folder of images and text files may lack, for messages."""
+    if names_in(path, IMAGE_SUFFIXES) and names_in(path, (".txt",)):
+        return "; if the text files are labels of YOLO, write the names of the classes to classes.txt there, one a line"
+    return ""
+
+
+def _inner_folders(path: Path) -> list[Path]:
+    """The folders in a folder, but for hidden ones and those that macOS leaves."""
+    return [folder for folder in subfolders(path) if folder.name != "__MACOSX"]
 
 
 def _contents(path: Path) -> str:

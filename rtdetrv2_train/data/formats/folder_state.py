@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 EXACT, SAMPLED = 20_000, 5_000  # files
+_LOOKED_AT = 20  # files of a folder
 _LINKS_OF_LEAF = 2  # of a folder without folders in it, where the file system counts them
 
 
@@ -91,6 +92,21 @@ def state_of_names(places: Iterable[tuple[Path, Sequence[str] | None]]) -> dict[
     return {"files": count, "names": checksum}
 
 
+def state_of_some(places: Iterable[tuple[Path, Sequence[str] | None]]) -> int:
+    """Sizes and times of a few files of each folder, as a state for the index: all may have been resized in place.
+
+    Args:
+        places: folders and the names of files in them; None: not known, and such a folder is left out.
+    """
+    checksum = 0
+    for folder, names in places:
+        for name in (names or ())[:: max(1, len(names or ()) // _LOOKED_AT)]:
+            with contextlib.suppress(OSError):
+                state = os.stat(folder / name)  # noqa: PTH116
+                checksum = zlib.crc32(f"{state.st_size} {state.st_mtime_ns}".encode(), checksum)
+    return checksum
+
+
 def state_of_labels(folders: Iterable[Path], suffix: str, index: Path | None = None) -> dict[str, Any]:
     """Names, sizes and times of all label files of some folders, as a state for the index.
 
@@ -104,9 +120,10 @@ def state_of_labels(folders: Iterable[Path], suffix: str, index: Path | None = N
         index: the folder that the index is written to, whose time changes with it; None: none of them.
     """
     listed: dict[Path, list[str]] = {}
+    suffixes = (suffix, suffix.upper())
     for folder in folders:
         with contextlib.suppress(OSError), _opened(folder) as number:
-            listed[folder] = [name for name in os.listdir(number) if name.endswith(suffix)]  # noqa: PTH208
+            listed[folder] = [name for name in os.listdir(number) if name.endswith(suffixes)]  # noqa: PTH208
     state = state_of_names(listed.items())
     step = -(-int(state["files"]) // SAMPLED) if state["files"] > EXACT else 1
     checksum = 0

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rtdetrv2_train.data.file_names import files_of, missing_names
-from rtdetrv2_train.data.formats.folder_state import files_below, state_of_names
+from rtdetrv2_train.data.formats.folder_state import files_below, state_of_names, state_of_some
 from rtdetrv2_train.data.images.decode import Exif, UnreadableImageError, read_header
 from rtdetrv2_train.data.images.sizes import IMAGE_SUFFIXES, image_sizes
 from rtdetrv2_train.errors import UserError
@@ -26,8 +26,10 @@ def images_below(folder: Path) -> Iterator[str]:
 
 
 def state_of_images(folder: Path) -> dict[str, Any]:
-    """The names of all images in a folder and below it, as a state for the index."""
-    return {f"image_{key}": value for key, value in state_of_names(files_below(folder, IMAGE_SUFFIXES)).items()}
+    """The names of all images in a folder and below it, and what some are known by, as a state for the index."""
+    places = list(files_below(folder, IMAGE_SUFFIXES))
+    names = {f"image_{key}": value for key, value in state_of_names(places).items()}
+    return {**names, "images_looked_at": state_of_some(places)}
 
 
 def has_image(folder: Path) -> bool:
@@ -53,10 +55,13 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def files_in(folder: Path, suffix: str) -> list[Path]:
-    """The files right in a folder that end in this but for hidden ones, in order; none where it is no folder."""
+    """The files right in a folder that end in this, in lower or upper case, in order; none where it is no folder.
+
+    Hidden ones are left out.
+    """
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if entry.name.endswith(suffix) and entry.name[0] != "."]
+            names = [entry.name for entry in entries if entry.name.lower().endswith(suffix) and entry.name[0] != "."]
     except OSError:
         return []
     return [folder / name for name in sorted(names)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,7 +28,9 @@ class RepeatedImages:
         first: dict[str, int] = {}
         self.first_ids: dict[int, int] = {}
         for image in images:
-            if (of := first.setdefault(image.file_name, image.id)) != image.id:
+            name = image.file_name
+            name = os.path.normpath(name) if "./" in name else name  # ./a.jpg is a.jpg
+            if (of := first.setdefault(name, image.id)) != image.id:
                 self.first_ids[image.id] = of
         self._file = annotation_file
         self._seen: dict[tuple[int, int], list[AnnotationEntry]] = {}

@@ -50,6 +50,8 @@ def read(source: Source, exif: Exif) -> AnnotationTable:
         UserError: if a file cannot be read, or belongs to no image, or a list names what is not there.
     """
     names = names_of(source)
+    if not names and (upper := [name for _, found in files_below(source.annotations, XML) for name in found]):
+        raise UserError(f"'{source.annotations}' holds '{min(upper)}': rename such files to end in .xml")
     if not names:
         raise UserError(f"'{source.listing or source.annotations}' names no XML file: there is nothing to learn from")
     files = list(map(_Named, names, _contents(source.annotations, names)))

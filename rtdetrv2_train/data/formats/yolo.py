@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rtdetrv2_train.data.annotations import AnnotationTable
-from rtdetrv2_train.data.formats.folder_state import names_in, state_of_labels, state_of_names
+from rtdetrv2_train.data.formats.folder_state import names_in, state_of_labels, state_of_names, state_of_some
 from rtdetrv2_train.data.formats.source import Format, Source, state_of_files
 from rtdetrv2_train.data.formats.yolo_images import ImageFolders, image_folders_of, images_of, labels_of
 from rtdetrv2_train.data.formats.yolo_layout import CLASS_FILES, NAME, find, is_no_label
@@ -63,7 +63,7 @@ def read(source: Source, exif: Exif) -> AnnotationTable:
 def state(source: Source) -> dict[str, Any]:
     """What changes with the classes, the list of images and the label files of a part; see `state_of_labels`.
 
-    An image that is replaced by one of another size under the same name is not noticed.
+    A single image that is replaced by one of another size under the same name may go unnoticed.
     """
     index = source.annotations.absolute().parent
     folders = image_folders_of(source, index)
@@ -72,6 +72,7 @@ def state(source: Source) -> dict[str, Any]:
     return {
         **state_of_files(files),
         "image_names": state_of_names(folders.items()),
+        "images_looked_at": state_of_some(folders.items()),
         "labels": state_of_labels(labels, ".txt", index),
     }
 
@@ -139,8 +140,8 @@ class _Labels:
             base: its name there.
         """
         labels, present = self._folder(folder)
-        name = f"{base.rpartition('.')[0]}.txt"
-        return f"{labels}/{name}" if name in present else ""
+        stem = base.rpartition(".")[0]
+        return next((f"{labels}/{name}" for name in (f"{stem}.txt", f"{stem}.TXT") if name in present), "")
 
     def add(self, builder: TableBuilder, number: int, path: str, content: bytes, size: tuple[int, int]) -> None:
         """Add the objects of an image.
@@ -189,7 +190,9 @@ class _Labels:
         expected: dict[Path, set[str]] = {}
         for folder, names in folders.items():
             labels, _ = self._folder(folder)
-            expected.setdefault(labels, set()).update(f"{name.rpartition('.')[0]}.txt" for name in names)
+            expected.setdefault(labels, set()).update(
+                f"{name.rpartition('.')[0]}{suffix}" for name in names for suffix in (".txt", ".TXT")
+            )
         for labels, present in self._folders.values():
             yield from (labels / name for name in present - expected[labels] if not is_no_label(name))
 

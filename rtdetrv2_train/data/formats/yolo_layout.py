@@ -110,7 +110,7 @@ def _file_of_darknet(file: Path, key: str, written: str) -> Path:
 
 def _of_folders(folder: Path) -> list[Source]:
     """The parts of folders without a file that describes them."""
-    sources = [*_in_one_folder(folder, [folder]), *_in_folders_of_parts(folder)] or list(_of_labels(folder))
+    sources = [*_in_one_folder(folder, [folder]), *_in_folders_of_parts(folder)] or list(_of_pair(folder))
     first: dict[Part, Source] = {}
     for source in sources:
         other = first.setdefault(source.part, source)
@@ -141,6 +141,8 @@ def _in_one_folder(folder: Path, homes: Sequence[Path]) -> Iterator[Source]:
     if images.is_dir() and labels.is_dir():
         divided = [inner for inner in _folders_in(images) if part_of(inner.name) and (labels / inner.name).is_dir()]
         classes = _class_file([*homes, labels, *(labels / inner.name for inner in divided), images])
+        if classes is None and homes == [folder] and part_of(folder.name):  # a part of a set, given by itself
+            classes = _described_above([folder.absolute().parent]) or _class_file([folder.absolute().parent])
         if not _has_rows(labels):
             return
         for inner in divided:
@@ -151,14 +153,23 @@ def _in_one_folder(folder: Path, homes: Sequence[Path]) -> Iterator[Source]:
         yield from _by_lists(folder, folder, folder, classes)
 
 
-def _of_labels(folder: Path) -> Iterator[Source]:
-    """A folder of labels whose images lie in a folder of the same name, with ``images`` instead of ``labels``."""
-    before, found, after = f"{folder.absolute().as_posix()}/".rpartition("/labels/")
-    images = Path(f"{before}/images/{after}")
-    if found and images.is_dir() and _has_rows(folder):
-        homes = [folder, Path(before), Path(before) / "labels", Path(before).parent]
-        described = (file for home in homes for file in data_yaml_in(home))
-        yield Source(NAME, folder, images, "", None, next(described, None) or _class_file(homes))
+def _of_pair(folder: Path) -> Iterator[Source]:
+    """A folder of labels or of images whose counterpart has the same path, with ``images`` instead of ``labels``."""
+    for own, other in (("labels", "images"), ("images", "labels")):
+        before, found, after = f"{folder.absolute().as_posix()}/".rpartition(f"/{own}/")
+        counterpart = Path(f"{before}/{other}/{after}")
+        if not found or not counterpart.is_dir():
+            continue
+        labels, images = (folder, counterpart) if own == "labels" else (counterpart, folder)
+        if _has_rows(labels):
+            homes = [labels, Path(before), Path(before) / "labels", Path(before).parent]
+            yield Source(NAME, labels, images, "", None, _described_above(homes) or _class_file(homes))
+            return
+
+
+def _described_above(homes: Sequence[Path]) -> Path | None:
+    """The first ``data.yaml`` of some folders, which names the classes."""
+    return next((file for home in homes for file in data_yaml_in(home)), None)
 
 
 def _by_lists(folder: Path, labels: Path, images: Path, classes: Path | None) -> Iterator[Source]:

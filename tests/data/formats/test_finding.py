@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from rtdetrv2_train.data.formats.coco_layouts import is_coco_file
 from rtdetrv2_train.data.formats.finding import found_sources, source_of
@@ -174,3 +175,53 @@ def test_labels_and_images_may_be_given(tmp_path: Path) -> None:
 )
 def test_parts_are_told_by_the_words_of_a_name(name: str, part: str) -> None:
     assert part_of(name) == part
+
+
+@pytest.mark.parametrize("above", ["set", "set/set", "download/set"])
+def test_a_set_in_the_only_folder_is_found(tmp_path: Path, above: str) -> None:
+    write_coco(tmp_path / above / "train.json", tmp_path / above / "train")
+    (tmp_path / "__MACOSX" / above).mkdir(parents=True)
+    (tmp_path / "__MACOSX" / above / "._train.json").write_bytes(b"\0")
+    (tmp_path / ".DS_Store").touch()
+    assert places(tmp_path) == {"train": (f"{above}/train.json", f"{above}/train")}
+
+
+def test_a_folder_of_several_sets_is_said_to_be_one(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_coco(tmp_path / name / "labels.json", tmp_path / name / "images")
+    (tmp_path / "0").mkdir()
+    with pytest.raises(UserError, match=r"is no data set, but has sets in it: give the path of one, such as '.*/a'"):
+        found_sources(tmp_path)
+
+
+def test_labels_of_yolo_without_names_are_said_to_lack_them(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "a.txt").write_text("0 0.5 0.5 0.1 0.1")
+    with pytest.raises(UserError, match=r"labels of YOLO, write the names of the classes to classes.txt there"):
+        found_sources(tmp_path)
+
+
+def test_a_coco_file_may_have_a_suffix_in_upper_case(tmp_path: Path) -> None:
+    write_coco(tmp_path / "LABELS.JSON", tmp_path / "images")
+    assert places(tmp_path) == {"": ("LABELS.JSON", "images")}
+
+
+def test_notes_of_label_studio_beside_a_yolo_set_are_no_coco_file(tmp_path: Path) -> None:
+    notes = {"categories": [{"id": 0, "name": "cat"}], "info": {"contributor": "Label Studio"}}
+    (tmp_path / "notes.json").write_text(json.dumps(notes, indent=2))
+    (tmp_path / "classes.txt").write_text("cat\n")
+    for name, text in (("images/a.jpg", ""), ("labels/a.txt", "0 0.5 0.5 0.1 0.1")):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(text)
+    assert [source.format for source in found_sources(tmp_path)] == ["yolo"]
+
+
+def test_images_that_are_given_count_more_than_those_of_a_data_yaml(tmp_path: Path) -> None:
+    for part, rows in (("train", "0 0.5 0.5 0.1 0.1"), ("val", "1 0.5 0.5 0.1 0.1")):
+        (tmp_path / "images" / part).mkdir(parents=True)
+        (tmp_path / "labels" / part).mkdir(parents=True)
+        Image.new("RGB", (40, 30)).save(tmp_path / f"images/{part}/of_{part}.png")
+        (tmp_path / f"labels/{part}/of_{part}.txt").write_text(rows)
+    (tmp_path / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat, dog]\n")
+    table = load_source(source_of(tmp_path / "data.yaml", tmp_path / "images/val"))
+    assert (table.file_names.tolist(), table.raw_labels.tolist()) == (["of_val.png"], [1])

@@ -245,3 +245,12 @@ def test_the_state_changes_with_labels_and_images(tmp_path: Path) -> None:
     with_image = FORMAT.state(source)
     labels(tmp_path / "a.json", shape("cat", [[1, 1], [55, 55]]))
     assert len({json.dumps(state) for state in (before, with_image, FORMAT.state(source))}) == 3
+
+
+def test_the_state_changes_with_a_file_whose_suffix_is_in_upper_case(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    labels(tmp_path / "a.JSON", shape("cat", [[1, 2], [30, 40]]))
+    (source,) = FORMAT.find(tmp_path)
+    state = FORMAT.state(source)
+    labels(tmp_path / "a.JSON", shape("horse", [[1, 2], [30, 40]]))
+    assert FORMAT.state(source) != state

@@ -461,3 +461,10 @@ def test_blood_cells_are_read_as_their_coco_file_has_them(shared_data: Path) -> 
     assert table.class_names == ("Platelets", "RBC", "WBC")
     assert len(table) == len(coco["images"]) == 205
     assert ours == theirs
+
+
+def test_files_with_a_suffix_in_upper_case_are_named(tmp_path: Path) -> None:
+    picture(tmp_path / "a.jpg")
+    write(tmp_path / "a.XML", document(thing()))
+    with pytest.raises(UserError, match=r"holds 'a.XML': rename such files to end in .xml"):
+        read(tmp_path)

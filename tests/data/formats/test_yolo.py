@@ -665,3 +665,26 @@ def test_of_many_label_files_those_between_the_sampled_ones_are_known_by_their_f
     for path in (tmp_path / "labels/train").iterdir():
         path.write_text("1 0.5 0.5 0.5 0.5")
     assert FORMAT.state(source) != replaced
+
+
+def test_labels_may_have_a_suffix_in_upper_case(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (standard(tmp_path) / "labels/train/a.txt").rename(tmp_path / "labels/train/a.TXT")
+    state = FORMAT.state(source_of(tmp_path))
+    assert len(read(tmp_path).boxes) == 1
+    assert "have no image" not in caplog.text
+    write(tmp_path / "labels/train/a.TXT", ROW + ROW)
+    assert FORMAT.state(source_of(tmp_path)) != state
+
+
+def test_the_state_changes_with_images_that_are_resized_in_place(tmp_path: Path) -> None:
+    source = source_of(standard(tmp_path))
+    state = FORMAT.state(source)
+    picture(tmp_path / "images/train/a.jpg", (50, 70))
+    assert FORMAT.state(source) != state
+
+
+def test_a_folder_of_images_or_a_part_may_be_given_by_itself(tmp_path: Path) -> None:
+    roboflow(tmp_path)
+    for path in (tmp_path / "train", tmp_path / "train/images", tmp_path / "train/labels"):
+        table = read(path, "")
+        assert (len(table), len(table.boxes), table.class_names) == (1, 1, ("cat", "dog", "bird")), path
