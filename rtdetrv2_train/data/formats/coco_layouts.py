@@ -13,9 +13,8 @@ from typing import Any
 from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.formats.coco import read_coco_file
 from rtdetrv2_train.data.formats.image_files import files_in
-from rtdetrv2_train.data.formats.source import Format, Part, Source, part_of, state_of_files
+from rtdetrv2_train.data.formats.source import Format, Part, Source, one_for_each_part, part_of, state_of_files
 from rtdetrv2_train.data.images.decode import Exif
-from rtdetrv2_train.errors import UserError
 
 _BLOCK = 2**16  # bytes at the beginning of a file that tell what it is
 _LISTS = re.compile(rb'"(?:images|annotations|categories)"\s*:\s*\[')
@@ -31,21 +30,7 @@ def _find(path: Path) -> list[Source]:
         return [_source(path, path.parent)] if is_coco_file(path) else []
     files = [file for file in _candidates(path) if is_coco_file(file)]
     usual = [file for file in files if not file.name.startswith(_OTHER_TASKS)]
-    by_part: dict[Part, list[Source]] = {}
-    for file in usual or files:
-        source = _source(file, path)
-        by_part.setdefault(source.part, []).append(source)
-    if by_part.keys() - {""}:
-        by_part.pop("", None)  # such as a file of everything beside those of the parts
-    for part, sources in by_part.items():
-        if len(sources) > 1:
-            names = ", ".join(f"'{source.annotations.relative_to(path)}'" for source in sources[:4])
-            key = f"data.{part or 'train'}"
-            raise UserError(
-                f"'{path}' has {len(sources)} COCO files{f' for {part}' * bool(part)}: {names}; choose with "
-                f"{key}.annotations= and {key}.images="
-            )
-    return [source for sources in by_part.values() for source in sources]
+    return one_for_each_part(path, (_source(file, path) for file in usual or files), "COCO files")
 
 
 def is_coco_file(path: Path) -> bool:

@@ -17,7 +17,7 @@ from rtdetrv2_train.data.formats.cvat_frames import Meta, frames_of, meta_of
 from rtdetrv2_train.data.formats.cvat_shapes import OTHER_SHAPES, SHAPES, box_of
 from rtdetrv2_train.data.formats.image_files import Size, files_in, sizes_of, state_of_images, subfolders
 from rtdetrv2_train.data.formats.rows import Rows, numbered
-from rtdetrv2_train.data.formats.source import Format, Part, Source, part_of, state_of_files
+from rtdetrv2_train.data.formats.source import Format, Part, Source, one_for_each_part, part_of, state_of_files
 from rtdetrv2_train.data.images.decode import Exif
 from rtdetrv2_train.data.table_builder import TableBuilder
 from rtdetrv2_train.errors import UserError
@@ -53,21 +53,8 @@ def _find(path: Path) -> list[Source]:
     if path.is_file():
         return _sources(path, path.parent)
     folders = [path, *subfolders(path)[:_FOLDERS_TRIED]]
-    found: dict[Part, list[Source]] = {}
-    for folder in folders:
-        for file in _some_xml(folder):
-            for source in _sources(file, path):
-                found.setdefault(source.part, []).append(source)
-    if found.keys() - {""}:
-        found.pop("", None)
-    for part, sources in found.items():
-        if len(sources) > 1:
-            names = ", ".join(f"'{source.annotations.relative_to(path)}'" for source in sources[:4])
-            raise UserError(
-                f"'{path}' has {len(sources)} files of CVAT's{f' for {part}' * bool(part)}: {names}; choose with "
-                f"data.{part or 'train'}.annotations= and data.{part or 'train'}.images="
-            )
-    return [source for sources in found.values() for source in sources]
+    files = (file for folder in folders for file in _some_xml(folder))
+    return one_for_each_part(path, (source for file in files for source in _sources(file, path)), "files of CVAT's")
 
 
 def _some_xml(folder: Path) -> list[Path]:

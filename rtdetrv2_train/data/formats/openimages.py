@@ -17,7 +17,7 @@ from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.formats.coco_entries import brief
 from rtdetrv2_train.data.formats.image_files import by_stem, files_in, has_image, sizes_of, state_of_images, subfolders
 from rtdetrv2_train.data.formats.rows import Rows, numbered
-from rtdetrv2_train.data.formats.source import Format, Part, Source, part_of, state_of_files
+from rtdetrv2_train.data.formats.source import Format, Source, one_for_each_part, part_of, state_of_files
 from rtdetrv2_train.data.images.decode import Exif
 from rtdetrv2_train.data.table_builder import TableBuilder
 from rtdetrv2_train.errors import UserError
@@ -39,22 +39,8 @@ def _find(path: Path) -> list[Source]:
         return [_source(path, path.parent)] if _is_box_table(path) else []
     folders = [path, *subfolders(path)[:_FILES_TRIED]]
     places = {(folder / name).resolve(): folder / name for folder in folders for name in _FOLDERS_OF_LABELS}
-    found: dict[Part, list[Source]] = {}
-    for folder in places.values():
-        for file in files_in(folder, ".csv")[:_FILES_TRIED]:
-            if _is_box_table(file):
-                source = _source(file, path)
-                found.setdefault(source.part, []).append(source)
-    if found.keys() - {""}:
-        found.pop("", None)
-    for part, sources in found.items():
-        if len(sources) > 1:
-            names = ", ".join(f"'{source.annotations.relative_to(path)}'" for source in sources[:4])
-            raise UserError(
-                f"'{path}' has {len(sources)} OpenImages tables{f' for {part}' * bool(part)}: {names}; choose with "
-                f"data.{part or 'train'}.annotations= and data.{part or 'train'}.images="
-            )
-    return [source for sources in found.values() for source in sources]
+    files = (file for folder in places.values() for file in files_in(folder, ".csv")[:_FILES_TRIED])
+    return one_for_each_part(path, (_source(file, path) for file in files if _is_box_table(file)), "OpenImages tables")
 
 
 def _is_box_table(path: Path) -> bool:

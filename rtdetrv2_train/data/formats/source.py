@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.images.decode import Exif
+from rtdetrv2_train.errors import UserError
 
 Part = Literal["train", "val", "test", ""]
 
@@ -18,6 +19,9 @@ _PARTS: dict[str, Part] = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+
+
+_MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,35 @@ class Format:
     find: Callable[[Path], list[Source]]
     read: Callable[[Source, Exif], AnnotationTable]
     state: Callable[[Source], dict[str, Any]]
+
+
+def one_for_each_part(path: Path, sources: Iterable[Source], kind: str) -> list[Source]:
+    """The sources of a set, of which no two may be for the same part.
+
+    What names no part counts only where nothing else does, as a file of everything beside those of the parts.
+
+    Args:
+        path: of the set.
+        sources: all that were found there.
+        kind: what their files are called in the message.
+
+    Raises:
+        UserError: if several are for one part.
+    """
+    found: dict[Part, list[Source]] = {}
+    for source in sources:
+        found.setdefault(source.part, []).append(source)
+    if found.keys() - {""}:
+        found.pop("", None)
+    for part, alike in found.items():
+        if len(alike) > 1:
+            names = ", ".join(f"'{source.annotations.relative_to(path)}'" for source in alike[:_MOST_NAMED])
+            key = f"data.{part or 'train'}"
+            raise UserError(
+                f"'{path}' has {len(alike)} {kind}{f' for {part}' * bool(part)}: {names}; choose with "
+                f"{key}.annotations= and {key}.images="
+            )
+    return [source for alike in found.values() for source in alike]
 
 
 def state_of_files(paths: Iterable[Path]) -> dict[str, Any]:

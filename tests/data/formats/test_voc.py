@@ -20,7 +20,7 @@ from rtdetrv2_train.errors import UserError
 HEIGHT, WIDTH = 100, 200
 SIZE = f"<size><width>{WIDTH}</width><height>{HEIGHT}</height><depth>3</depth></size>"
 CHALLENGE = "<folder>VOC2012</folder><source><database>The VOC2012 Database</database></source>"
-LABELIMG = "<folder>images</folder><path>/home/me/a.jpg</path><source><database>Unknown</database></source>"
+LABELIMG = "<folder>images</folder><path>/elsewhere/a.jpg</path><source><database>Unknown</database></source>"
 
 
 def box(left: Any = 10, top: Any = 20, right: Any = 60, bottom: Any = 90) -> str:

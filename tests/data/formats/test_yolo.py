@@ -346,7 +346,7 @@ def of_lines(folder: Path, lines: list[str], **others: str) -> Path:
         "images/train/a.jpg",
         "./images/train/a.jpg",
         "../images/train/a.jpg",
-        "/home/somebody/darknet/data/images/train/a.jpg",
+        "/elsewhere/darknet/data/images/train/a.jpg",
         "data/images/train/a.jpg",
         "images\\train\\a.jpg",
     ],
