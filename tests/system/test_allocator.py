@@ -31,4 +31,7 @@ def pages_given_again(call: str) -> int:
 @pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's settings")
 def test_the_system_need_not_give_the_same_pages_again() -> None:
-    assert pages_given_again("keep_freed_memory()") < pages_given_again("") / 10
+    before = pages_given_again("")
+    if before == 0:
+        pytest.skip("this system counts no page faults, or gives memory without any")
+    assert pages_given_again("keep_freed_memory()") < before / 10
