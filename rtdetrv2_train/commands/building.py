@@ -86,6 +86,8 @@ def resolved_trainer(config: DictConfig) -> dict[str, Any]:
         settings["precision"] = mixed if on_gpu else "32-true"
     if settings["accumulate_grad_batches"] == AUTO:
         settings["accumulate_grad_batches"] = 1  # until the number of devices is known
+    if settings["check_val_every_n_epoch"] == AUTO:
+        settings["check_val_every_n_epoch"] = 1  # until the length of an epoch is known
     if launched := devices_and_nodes():
         settings["devices"], settings["num_nodes"] = launched
     return settings
@@ -148,7 +150,7 @@ def ordered(callbacks: Iterable[Callback]) -> list[Callback]:
 
 def build_recipe(config: DictConfig) -> Recipe:
     """The recipe without what others read from the same group."""
-    others = ("epochs", "max_batch_size_per_device", "second_stage_epoch")
+    others = ("epochs", "least_steps", "max_batch_size_per_device", "second_stage_epoch")
     return cast(Recipe, build({key: value for key, value in plain(config).items() if key not in others}))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,13 @@ from rtdetrv2_train.checkpoints.loading import load_weights
 from rtdetrv2_train.checkpoints.model_folder import ModelCard, write_model_folder
 from rtdetrv2_train.checkpoints.pretrained_backbones import load_pretrained_backbone
 from rtdetrv2_train.checkpoints.safe_loading import load_tensors
+from rtdetrv2_train.commands.adapting import (
+    augmentation_schedule,
+    estimated_steps,
+    keep_given_length,
+    length_of,
+    settle_length,
+)
 from rtdetrv2_train.commands.building import (
     build_recipe,
     build_trainer,
@@ -28,7 +34,6 @@ from rtdetrv2_train.commands.building import (
     save_and_print_metrics,
 )
 from rtdetrv2_train.console import print_line
-from rtdetrv2_train.data.augment.schedule import AugmentationSchedule
 from rtdetrv2_train.data.loading.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.analysis.advice import worst_classes
@@ -93,6 +98,7 @@ def train(config: DictConfig, overrides: Sequence[str]) -> TrainedRun | None:
         resumed = checkpoint_to_resume(config.resume, folder.path)
         if resumed and (run := run_folder_of(resumed)):
             config = _as_saved(config, run, overrides)
+        keep_given_length(config, {override.lstrip("+").partition("=")[0] for override in overrides})
         return _train_on_all_ranks(config, folder.keep)
 
 
@@ -142,6 +148,8 @@ def _train(trainer: Trainer, config: DictConfig) -> TrainedRun | None:
     if trainer.is_global_zero:
         _announce(config, batch_size)
     data.load()
+    num_images = len(data.train_annotations)
+    settle_length(config, trainer, num_images)
 
     model = RTDETRv2(configured_architecture(config.model, data.num_classes, data.image_size, data.channels))
     if trainer.is_global_zero and (note := batch_size.batchnorm_note(model, config.trainer.sync_batchnorm)):
@@ -156,7 +164,7 @@ def _train(trainer: Trainer, config: DictConfig) -> TrainedRun | None:
         enable_gradient_checkpointing(model)
     if config.compile:
         compile_convolutions(model)
-    data.schedule = _augmentation_schedule(config, data, pretrained)
+    data.schedule = augmentation_schedule(data.schedule, config, num_images, pretrained)
     module = DetectionModule(
         model=model,
         criterion=build(config.model.criterion),
@@ -184,9 +192,7 @@ def _share_out(trainer: Trainer, config: DictConfig, most: int | None) -> BatchS
 def _announce(config: DictConfig, batch_size: BatchSize) -> None:
     """Three lines of the configuration; all of it is in the run's folder."""
     height, width = config.data.image_size
-    amount, unit = _length(config)
-    unit = unit if amount > 1 else unit.removesuffix("s")
-    log.info("%s at %d x %d for %d %s, %s", config.model.name, height, width, amount, unit, batch_size)
+    log.info("%s at %d x %d for %s, %s", config.model.name, height, width, length_of(config), batch_size)
     log.info("data: %s", config.data.root)
     log.info("run: %s (config.yaml has every setting)", os.path.relpath(config.run_folder))
 
@@ -231,12 +237,13 @@ def _finish(trainer: Trainer, module: DetectionModule, data: CocoDataModule, con
 
 def _facts(config: DictConfig, data: CocoDataModule) -> dict[str, str]:
     """What the report says was trained on what."""
+    length = length_of(config)
     return {
         "run": os.path.relpath(config.run_folder),
         "model": str(config.model.name),
         "trained on": f"{data.train_annotations.annotation_file}: {len(data.train_annotations):,} images, "
         f"{len(data.train_annotations.boxes):,} boxes of {data.num_classes} classes",
-        _length(config)[1]: str(_length(config)[0]),
+        length.unit: str(length.amount),
         "total batch size": str(config.recipe.total_batch_size),
         "started from": str(config.init_from or config.model.pretrained or "scratch"),
         "seed": str(config.seed),
@@ -293,43 +300,10 @@ def _freeze(model: RTDETRv2, config: DictConfig, pretrained: bool, is_resumed: b
     model.freeze(names)
 
 
-def estimated_steps(config: DictConfig, num_images: int) -> int:
-    """Optimizer steps of the run that the configuration describes."""
-    amount, unit = _length(config)
-    steps = amount * _steps_per_epoch(config, num_images) if unit == "epochs" else amount
-    return min(steps, config.trainer.max_steps) if config.trainer.max_steps > 0 else steps
-
-
-def _steps_per_epoch(config: DictConfig, num_images: int) -> int:
-    return max(num_images // config.recipe.total_batch_size, 1)
-
-
-def _length(config: DictConfig) -> tuple[int, str]:
-    """How long the run is, and whether that is in epochs or in steps."""
-    epochs, steps = config.trainer.max_epochs, config.trainer.max_steps
-    return (steps, "steps") if epochs == -1 else (epochs, "epochs")
-
-
-def _augmentation_schedule(config: DictConfig, data: CocoDataModule, pretrained: bool) -> AugmentationSchedule:
-    """The schedule of the data, laid over the length of the run."""
-    schedule, num_images, short = data.schedule, len(data.train_annotations), config.recipe.short_run
-    amount, unit = _length(config)
-    if unit == "steps":
-        schedule = schedule.lasting(math.ceil(amount / _steps_per_epoch(config, num_images)))
-    if pretrained or estimated_steps(config, num_images) >= short.below_steps:
-        return schedule
-    share = short.from_scratch_augmentation_share
-    stopped = schedule.stopped_by(share)
-    if ended := stopped.ends_earlier_than(schedule):
-        key = f"recipe.short_run.from_scratch_augmentation_share={share:g}"
-        log.info("a short run from scratch: %s until %.0f%% of it (%s)", ", ".join(ended), 100 * share, key)
-    return stopped
-
-
 def _attachments(config: DictConfig, further: Callback) -> dict[str, Any]:
     """Callbacks and loggers."""
-    callbacks = ordered(build(callback) for callback in (config.get("callbacks") or {}).values())
-    loggers = [build(logger) for logger in (config.get("logger") or {}).values()]
+    callbacks = ordered(build(callback) for callback in (config.get("callbacks") or {}).values() if callback)
+    loggers = [build(logger) for logger in (config.get("logger") or {}).values() if logger]
     return {
         "callbacks": [*callbacks, further],
         "logger": loggers or False,

@@ -210,27 +210,37 @@ class Recipe:
 
         window = max(total_steps * short.ema_window_share, 1.0)
         ema_decay = min(paper.ema_decay, 1 - 1 / max(window, 2.0)) if is_short else paper.ema_decay
-        automatic: dict[str, Any] = {
-            "learning_rate_factor": short.from_scratch_learning_rate_factor if scratch else 1.0,
-            "warmup_steps": share(short.warmup_share, paper.warmup_steps),
-            "lr_schedule": short.lr_schedule if is_short else paper.lr_schedule,
-            "max_gradient_norm": short.from_scratch_max_gradient_norm if scratch else paper.max_gradient_norm,
-            "ema_decay": ema_decay,
-            "ema_ramp_steps": share(short.ema_ramp_share, paper.ema_ramp_steps),
+        scratch_factor = short.from_scratch_learning_rate_factor if scratch else 1.0
+        scratch_norm = short.from_scratch_max_gradient_norm if scratch else paper.max_gradient_norm
+        why = "nothing is pretrained" if scratch else "weights are pretrained" if is_short else "as in the paper"
+        automatic: dict[str, tuple[Any, str]] = {
+            "learning_rate_factor": (scratch_factor, why),
+            "warmup_steps": (share(short.warmup_share, paper.warmup_steps), f"{short.warmup_share:.2g} of the run"),
+            "lr_schedule": (
+                short.lr_schedule if is_short else paper.lr_schedule,
+                "a rate that falls ends at a better AP",
+            ),
+            "max_gradient_norm": (scratch_norm, why),
+            "ema_decay": (ema_decay, f"looks back over {short.ema_window_share:.2g} of the run"),
+            "ema_ramp_steps": (
+                share(short.ema_ramp_share, paper.ema_ramp_steps),
+                f"{short.ema_ramp_share:.2g} of the run",
+            ),
         }
         resolved = {name: getattr(self, name) for name in automatic}
-        chosen = {name: value for name, value in automatic.items() if resolved[name] == AUTO}
-        resolved |= chosen
-        why = f"{total_steps:,} steps, " + (
+        chosen = {name: choice for name, choice in automatic.items() if resolved[name] == AUTO}
+        resolved |= {name: value for name, (value, _) in chosen.items()}
+        length = f"{total_steps:,} steps, " + (
             f"fewer than {short.below_steps:,}: settings follow the length of the run"
             if is_short
             else "long enough for the paper's values"
         )
-        why += ", started from scratch" if from_scratch else ", started from pretrained weights"
-        values = (
-            f"{name} = {value if isinstance(value, str) else format(value, '.6g')}" for name, value in chosen.items()
+        length += ", started from scratch" if from_scratch else ", started from pretrained weights"
+        lines = (
+            f"{name} = {value if isinstance(value, str) else format(value, '.6g')}{f': {reason}' * is_short}"
+            for name, (value, reason) in chosen.items()
         )
-        notes = [f"auto settings for {why}", *(f"  {line}" for line in values)] if chosen else []
+        notes = [f"auto settings for {length}", *(f"  recipe.{line}" for line in lines)] if chosen else []
         resolved["learning_rate_factor"] *= self.batch_size_factor
         if self.total_batch_size != self.reference_batch_size:
             notes.append(
