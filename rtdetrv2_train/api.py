@@ -17,7 +17,7 @@ from rtdetrv2_train.model.detector import RTDETRv2
 from rtdetrv2_train.model.output import ModelOutput
 from rtdetrv2_train.model.reparameterisation import fuse
 from rtdetrv2_train.runs.configuration import build, composed
-from rtdetrv2_train.runs.model_configuration import configured_architecture, model_config
+from rtdetrv2_train.runs.model_configuration import configured_architecture, model_config, paper_loss
 from rtdetrv2_train.runs.overrides import as_typed
 from rtdetrv2_train.types import Targets
 
@@ -122,4 +122,4 @@ def build_criterion(name: str = "r50vd", num_classes: int | None = None) -> Crit
     """
     if num_classes is not None and num_classes < 1:
         raise UserError(f"num_classes={num_classes} must be at least 1")
-    return cast(Criterion, build(model_config(name).criterion))
+    return cast(Criterion, build(paper_loss(model_config(name).criterion)))

@@ -85,7 +85,7 @@ def settle_length(config: DictConfig, trainer: Trainer, num_images: int) -> None
         config.trainer.max_epochs = epochs
         trainer.fit_loop.max_epochs = epochs
     if config.trainer.check_val_every_n_epoch == AUTO:
-        interval = validation_interval(config, num_images)
+        interval = validation_interval(config, num_images) if is_short(config, num_images) else 1
         if interval > 1:
             log.info("trainer.check_val_every_n_epoch = %d: an epoch has only %d steps", interval, steps)
         config.trainer.check_val_every_n_epoch = trainer.check_val_every_n_epoch = interval
@@ -98,6 +98,35 @@ def validation_interval(config: DictConfig, num_images: int) -> int:
     epochs = amount if unit == "epochs" else math.ceil(amount / steps)
     most = max(1, min(50 // steps, epochs // 20))
     return next(n for n in range(most, 0, -1) if epochs % n == 0)
+
+
+def settle_loss(config: DictConfig, num_images: int, pretrained: bool) -> None:
+    """Give a short run from scratch a loss of the classes with which it begins to learn at once.
+
+    Varifocal loss weighs a match by the IoU that its box has reached, and what is not matched by the square of its
+    score. Both are near 0 for the first some hundred steps from scratch.
+
+    Args:
+        config: of the run, whose loss is changed where it is ``auto``.
+        num_images: of the training set.
+        pretrained: whether any weights are.
+    """
+    criterion = config.model.criterion
+    if criterion.classification != AUTO:
+        return
+    if pretrained or not is_short(config, num_images):
+        criterion.classification = "varifocal"
+        return
+    criterion.classification = "mal"
+    if criterion.gamma is None:
+        criterion.gamma = config.recipe.short_run.from_scratch_gamma
+    reason = "in a short run from scratch varifocal loss would give the first steps little to learn"
+    log.info("model.criterion.classification = mal, with gamma = %g: %s", criterion.gamma, reason)
+
+
+def is_short(config: DictConfig, num_images: int) -> bool:
+    """Whether the run has too few steps for the paper's values."""
+    return estimated_steps(config, num_images) < config.recipe.short_run.below_steps
 
 
 def augmentation_schedule(
@@ -113,10 +142,9 @@ def augmentation_schedule(
     """
     amount, unit = length_of(config)
     schedule = schedule.lasting(amount if unit == "epochs" else math.ceil(amount / steps_per_epoch(config, num_images)))
-    short = config.recipe.short_run
-    if pretrained or estimated_steps(config, num_images) >= short.below_steps:
+    if pretrained or not is_short(config, num_images):
         return schedule
-    share = short.from_scratch_augmentation_share
+    share = config.recipe.short_run.from_scratch_augmentation_share
     stopped = schedule.stopped_by(share)
     if ended := stopped.ends_earlier_than(schedule):
         key = f"recipe.short_run.from_scratch_augmentation_share={share:g}"

@@ -19,10 +19,11 @@ from rtdetrv2_train.checkpoints.pretrained_backbones import load_pretrained_back
 from rtdetrv2_train.checkpoints.safe_loading import load_tensors
 from rtdetrv2_train.commands.adapting import (
     augmentation_schedule,
-    estimated_steps,
+    is_short,
     keep_given_length,
     length_of,
     settle_length,
+    settle_loss,
 )
 from rtdetrv2_train.commands.building import (
     build_recipe,
@@ -164,6 +165,7 @@ def _train(trainer: Trainer, config: DictConfig) -> TrainedRun | None:
         enable_gradient_checkpointing(model)
     if config.compile:
         compile_convolutions(model)
+    settle_loss(config, num_images, pretrained)
     data.schedule = augmentation_schedule(data.schedule, config, num_images, pretrained)
     module = DetectionModule(
         model=model,
@@ -282,8 +284,7 @@ def _start_from_weights(model: RTDETRv2, config: DictConfig, data: CocoDataModul
     try:
         log.info(load_pretrained_backbone(model.backbone, config.model.release if source == "auto" else source))
     except UserError as error:
-        steps = estimated_steps(config, len(data.train_annotations))
-        if source != "auto" or steps >= config.recipe.short_run.below_steps:
+        if source != "auto" or not is_short(config, len(data.train_annotations)):
             raise
         log.warning("starting from scratch, which a short run like this can: %s", error)
         config.model.pretrained = None  # so that a resumed run knows

@@ -17,6 +17,7 @@ from rtdetrv2_train.ops.varifocal import varifocal_loss
 from rtdetrv2_train.types import Targets
 
 _CLASSIFICATIONS = {"varifocal": "vfl", "mal": "mal"}  # and the names of their terms
+_PUBLISHED_GAMMAS = {"varifocal": 2.0, "mal": 1.5}
 
 
 class Criterion(nn.Module):
@@ -28,8 +29,9 @@ class Criterion(nn.Module):
         box_weight: weight of the L1 loss.
         giou_weight: weight of the GIoU loss.
         alpha: weight of negatives in the varifocal loss; MAL has none.
-        gamma: exponent of the predicted score of negatives, and in MAL of the IoU too.
-        classification: ``varifocal``, or ``mal``, DEIM's matchability-aware loss, which is published with gamma 1.5.
+        gamma: exponent of the predicted score of negatives, and in MAL of the IoU too; None for the published one, 2 or
+            1.5 in MAL.
+        classification: ``varifocal``, or ``mal``, DEIM's matchability-aware loss.
 
     Attributes:
         weights: weight of each term, by name: ``vfl`` or ``mal``, ``bbox``, ``giou``.
@@ -45,7 +47,7 @@ class Criterion(nn.Module):
         box_weight: float = 5.0,
         giou_weight: float = 2.0,
         alpha: float = 0.75,
-        gamma: float = 2.0,
+        gamma: float | None = None,
         classification: str = "varifocal",
     ) -> None:
         super().__init__()
@@ -55,7 +57,7 @@ class Criterion(nn.Module):
         self.classification = classification
         self.weights = {_CLASSIFICATIONS[classification]: vfl_weight, "bbox": box_weight, "giou": giou_weight}
         self.alpha = alpha
-        self.gamma = gamma
+        self.gamma = _PUBLISHED_GAMMAS[classification] if gamma is None else gamma
 
     def forward(self, output: ModelOutput, targets: Targets) -> dict[str, Tensor]:
         """Weighted loss terms.

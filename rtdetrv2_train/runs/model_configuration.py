@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from rtdetrv2_train.errors import UserError, nearest
 from rtdetrv2_train.model.architecture import Architecture
@@ -37,6 +37,12 @@ def model_config(name: str) -> DictConfig:
 def model_names() -> list[str]:
     """Names of the files of ``conf/model``."""
     return sorted(path.stem for path in (config_folder() / "model").glob("*.yaml"))
+
+
+def paper_loss(criterion: DictConfig) -> DictConfig:
+    """The configuration of a loss in which ``auto`` is the paper's, varifocal loss."""
+    varifocal = {"classification": "varifocal"} if criterion.classification == "auto" else {}
+    return cast(DictConfig, OmegaConf.merge(criterion, varifocal))
 
 
 def configured_architecture(

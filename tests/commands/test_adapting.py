@@ -12,6 +12,7 @@ from rtdetrv2_train.commands.adapting import (
     augmentation_schedule,
     estimated_steps,
     keep_given_length,
+    settle_loss,
     validation_interval,
 )
 from rtdetrv2_train.data.augment.schedule import AugmentationSchedule
@@ -38,7 +39,16 @@ def test_only_a_length_that_nobody_gave_is_changed() -> None:
 
 @pytest.mark.parametrize(
     ("num_images", "epochs", "interval"),
-    [(118_287, 120, 1), (800, 120, 1), (205, 120, 4), (50, 500, 10), (50, 60, 3), (50, 97, 1), (50, 12, 1), (3, 900, 45)],
+    [
+        (118_287, 120, 1),
+        (800, 120, 1),
+        (205, 120, 4),
+        (50, 500, 10),
+        (50, 60, 3),
+        (50, 97, 1),
+        (50, 12, 1),
+        (3, 900, 45),
+    ],
 )
 def test_epochs_of_a_few_steps_are_validated_after_some_50_steps(num_images: int, epochs: int, interval: int) -> None:
     config = composed("model=r18vd", f"trainer.max_epochs={epochs}")
@@ -67,3 +77,23 @@ def test_a_run_on_a_few_images_has_the_steps_that_it_needs_and_is_resumed_with_t
     assert len(history) == epochs // saved.trainer.check_val_every_n_epoch
     again = run_command("train", f"resume={tmp_path / 'run'}", f"trainer.max_epochs={epochs + 2}", "trainer=cpu")
     assert "trainer.max_epochs = " not in again.replace(f"trainer.max_epochs = {epochs + 2} instead of", "")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "pretrained", "loss"),
+    [
+        ([], False, ("mal", 0.5)),
+        ([], True, ("varifocal", None)),
+        (["recipe=paper"], False, ("varifocal", None)),
+        (["model.epochs=40000"], False, ("varifocal", None)),
+        (["model.criterion.gamma=1"], False, ("mal", 1)),
+        (["model.criterion.classification=varifocal"], False, ("varifocal", None)),
+        (["recipe=deim"], False, ("mal", None)),
+    ],
+)
+def test_only_a_short_run_from_scratch_has_another_loss_than_the_papers(
+    overrides: list[str], pretrained: bool, loss: tuple[str, float | None]
+) -> None:
+    config = composed("model=r18vd", *overrides)
+    settle_loss(config, num_images=205, pretrained=pretrained)
+    assert (config.model.criterion.classification, config.model.criterion.gamma) == loss

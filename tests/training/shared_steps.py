@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from rtdetrv2_train.commands.building import build_recipe
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.model.detector import RTDETRv2
-from rtdetrv2_train.runs.model_configuration import configured_architecture
+from rtdetrv2_train.runs.model_configuration import configured_architecture, paper_loss
 from rtdetrv2_train.training.callbacks.ema import EMA
 from rtdetrv2_train.training.module import DetectionModule
 from rtdetrv2_train.training.sync_batchnorm import CPUSyncBatchNorm
@@ -117,7 +117,7 @@ def run(
     data.load()
     module = Float64Module(
         RTDETRv2(configured_architecture(config.model, data.num_classes)).to(getattr(torch, dtype)),
-        instantiate(config.model.criterion),
+        instantiate(paper_loss(config.model.criterion)),
         build_recipe(config.recipe),
         OmegaConf.to_container(config.model.parameter_rules, resolve=True),
         CocoEvaluator(data.val_annotations.ground_truth(), data.category_ids),

@@ -16,6 +16,7 @@ from rtdetrv2_train.loss.criterion import Criterion
 from rtdetrv2_train.model.layers import FrozenBatchNorm2d
 from rtdetrv2_train.runs.configuration import build as built
 from rtdetrv2_train.runs.configuration import plain
+from rtdetrv2_train.runs.model_configuration import paper_loss
 from rtdetrv2_train.training.optimizer import parameter_groups
 from rtdetrv2_train.training.recipe import Schedule
 from tests.support import BASES, build, composed
@@ -138,8 +139,8 @@ def test_other_models_have_the_general_part(name: str) -> None:
 @pytest.mark.parametrize("name", BASES)
 def test_the_default_recipe_has_none_of_it(name: str) -> None:
     config = composed(f"model={name}")
-    assert config.model.criterion.classification == "varifocal"
-    assert config.model.criterion.gamma == 2.0
+    loss = built(paper_loss(config.model.criterion))
+    assert (loss.classification, loss.gamma) == ("varifocal", 2.0)
     assert config.recipe.second_stage_epoch is None
     assert schedule_of(config).lr_schedule == "constant"
 
