@@ -35,7 +35,7 @@ class Checkpointing(ModelCheckpoint):
     second Ctrl-C ends it at once.
 
     Args:
-        last_every_minutes: minutes between two ``last.ckpt`` within an epoch; None: only after each epoch.
+        last_every_minutes: minutes between two ``last.ckpt``; None: only after each epoch that is validated.
         last_every_steps: the same in optimizer steps.
         settings: arguments of `ModelCheckpoint`.
 
@@ -87,10 +87,14 @@ class Checkpointing(ModelCheckpoint):
             self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write ``last.ckpt`` after every epoch."""
+        """Write ``last.ckpt`` after every epoch that was validated, after the last one, and if it is due."""
         super().on_train_epoch_end(trainer, pl_module)
-        self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
-        if self._agreement.settle(self._wanted(trainer), pl_module.device) == _STOP:
+        wanted = self._agreement.settle(self._wanted(trainer), pl_module.device)
+        epochs = trainer.current_epoch + 1
+        is_last = epochs == trainer.max_epochs or trainer.global_step == trainer.max_steps
+        if wanted or is_last or epochs % (trainer.check_val_every_n_epoch or 1) == 0:
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        if wanted == _STOP:
             self._stop(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
