@@ -44,7 +44,13 @@ class Line(LightningModule):
 
 
 def fit(
-    module: Line, folder: Path, resume: Path | None = None, accumulate: int = 1, epochs: int = 2, **settings: Any
+    module: Line,
+    folder: Path,
+    resume: Path | None = None,
+    accumulate: int = 1,
+    epochs: int = 2,
+    interval: int = 1,
+    **settings: Any,
 ) -> Trainer:
     checkpoint = Checkpointing(
         dirpath=folder / "checkpoints", filename="best", save_last=True, enable_version_counter=False, **settings
@@ -52,6 +58,7 @@ def fit(
     trainer = Trainer(
         max_epochs=epochs, accelerator="cpu", callbacks=[checkpoint], plugins=[AtomicCheckpointIO()], logger=False,
         enable_progress_bar=False, enable_model_summary=False, accumulate_grad_batches=accumulate,
+        check_val_every_n_epoch=interval,
     )  # fmt: skip
     # the same batch each time, as this data loader cannot resume
     data = DataLoader(TensorDataset(torch.ones(8, 1)), batch_size=1)
@@ -87,6 +94,14 @@ def test_last_checkpoint_is_written_every_few_steps_and_the_previous_one_is_kept
         fit(_Failing(at=5), tmp_path, last_every_steps=2)
     steps = {path.stem: torch.load(path, weights_only=True)["global_step"] for path in folder.iterdir()}
     assert steps == {"last": 4, "last_previous": 2}
+
+
+def test_last_checkpoint_is_written_after_epochs_that_are_validated_and_after_the_last_one(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        fit(_Failing(at=28), tmp_path / "failed", epochs=5, interval=2)
+    fit(Line(), tmp_path / "whole", epochs=5, interval=2)
+    saved = [tmp_path / name / "checkpoints" / "last.ckpt" for name in ("failed", "whole")]
+    assert [torch.load(path, weights_only=True)["global_step"] for path in saved] == [16, 40]
 
 
 def test_a_disk_that_fills_within_a_checkpoint_is_a_user_error_wherever_it_does(tmp_path: Path) -> None:
