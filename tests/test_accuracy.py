@@ -13,7 +13,7 @@ from benchmarks.accuracy import Comparison, Setting
 from benchmarks.accuracy_contenders import Command, Contender, Ours, Training, json_lines
 from benchmarks.accuracy_peers import authors_configuration
 from benchmarks.accuracy_report import chart, tables
-from benchmarks.accuracy_runs import Calibration, Results, train
+from benchmarks.accuracy_runs import LONG, Calibration, Results, Validation, calibrate, train
 from benchmarks.accuracy_sets import DataSet, average_precision
 from tests.support import composed
 
@@ -43,11 +43,11 @@ class Counter(Contender):
         arguments = [sys.executable, "-c", self.program, str(training.folder / "epochs"), str(training.epochs)]
         return Command(arguments, training.folder)
 
-    def validations(self, training: Training) -> list[float]:
-        return [float(epoch) for epoch in json_lines(training.folder / "epochs")]
+    def validations(self, training: Training) -> list[tuple[int, float]]:
+        return [(epoch + 1, float(epoch)) for epoch in json_lines(training.folder / "epochs")]
 
     def final(self, training: Training) -> float:
-        return self.validations(training)[-1]
+        return self.validations(training)[-1][1]
 
     def versions(self) -> dict[str, str]:
         return {"counter": "1"}
@@ -99,12 +99,16 @@ def test_perfect_detections_have_an_ap_of_100_also_with_an_annotation_0_and_none
 
 
 def test_a_run_is_as_long_as_the_measured_pace_allows() -> None:
-    pace = Calibration.of(50, [(20, 0.0), (30, 1.0)])
-    assert (pace.epoch_seconds, pace.other_seconds) == (10, 30)
-    assert pace.epochs_within(2) == 9
+    pace = Calibration.of([Validation(20, 1, 0.0), Validation(30, 2, 1.0)], end_seconds=5)
+    assert (pace.epoch_seconds, pace.other_seconds) == (10, 15)
+    assert pace.epochs_within(2) == 10
     assert pace.epochs_within(0.1) == 1
-    with pytest.raises(ValueError, match="cannot tell its pace"):
-        Calibration.of(50, [(20, 0.0)])
+
+
+def test_a_run_ends_in_an_epoch_that_is_validated() -> None:
+    pace = Calibration.of([Validation(40, 3, 0.0), Validation(70, 6, 1.0)], end_seconds=0)
+    assert (pace.epoch_seconds, pace.other_seconds, pace.interval) == (10, 10, 3)
+    assert [pace.epochs_within(minutes) for minutes in (0.5, 1, 2)] == [2, 3, 9]
 
 
 def test_a_line_that_was_cut_off_costs_no_other(tmp_path: Path) -> None:
@@ -146,7 +150,25 @@ def test_in_equal_time_the_pace_is_measured_once_for_each_set(tmp_path: Path) ->
         comparison = Comparison(SETTING, {"minutes": minutes}, [Counter("ours", started)], results, tmp_path / "runs")
         comparison.run([make_set(tmp_path / f"set{minutes}")], [0, 1])
     assert [record["kind"] for record in results.read()] == ["calibration", "run", "run"] * 2
-    assert [epochs for *_, epochs in started] == [2, 1, 1] * 2
+    assert [epochs for *_, epochs in started] == [1, LONG, 1, 1] * 2
+
+
+class Sparing(Counter):
+    """Validates after every fourth epoch of a run of a hundred or more."""
+
+    def validations(self, training: Training) -> list[tuple[int, float]]:
+        every = super().validations(training)
+        return every[3::4] if training.epochs >= 100 else every
+
+
+def test_the_pace_is_that_of_a_run_as_long_as_the_planned_one(tmp_path: Path) -> None:
+    started: list[tuple[str, str, int, int]] = []
+    training = Training(make_set(tmp_path / "pets"), "nano", 64, 4, 1, 0, tmp_path)
+    calibration = calibrate(Sparing("ours", started), training, threads=1, minutes=0.1)
+    assert calibration.interval == 1
+    lengths = [epochs for *_, epochs in started]
+    assert lengths[:2] == [1, LONG]
+    assert 2 <= lengths[2] < 100
 
 
 def test_a_run_that_fails_is_told_and_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,8 +186,8 @@ def test_a_run_that_fails_is_told_and_tried_again(tmp_path: Path, capsys: pytest
 def test_a_training_is_followed_while_it_lasts(tmp_path: Path) -> None:
     training = Training(make_set(tmp_path / "pets"), "nano", 64, 4, 3, 0, tmp_path)
     seconds, curve = train(Counter("ours", []), training, threads=1)
-    assert [ap for _, ap in curve] == [0, 1, 2]
-    assert all(0 < at <= seconds + 0.01 for at, _ in curve)
+    assert [(it.epochs, it.ap) for it in curve] == [(1, 0), (2, 1), (3, 2)]
+    assert all(0 < it.seconds <= seconds + 0.01 for it in curve)
 
 
 def test_a_line_that_is_being_written_is_left_out(tmp_path: Path) -> None:
@@ -175,9 +197,10 @@ def test_a_line_that_is_being_written_is_left_out(tmp_path: Path) -> None:
     assert json_lines(path) == [{"epoch": 0}]
 
 
-def test_ours_trains_from_scratch_with_settings_that_exist(tmp_path: Path) -> None:
+@pytest.mark.parametrize("recipe", ["default", "paper"])
+def test_ours_trains_from_scratch_with_settings_that_exist(tmp_path: Path, recipe: str) -> None:
     training = Training(make_set(tmp_path / "pets"), "r18vd", 160, 8, 5, 3, tmp_path)
-    program, *overrides = list(Ours().command(training).arguments)[1:]
+    program, *overrides = list(Ours(overrides=(f"recipe={recipe}",)).command(training).arguments)[1:]
     config = composed(*overrides)
     assert program == "train.py"
     assert (config.model.pretrained, config.model.name, list(config.data.image_size)) == (None, "r18vd", [160, 160])

@@ -144,9 +144,13 @@ def augmentation_schedule(
     schedule = schedule.lasting(amount if unit == "epochs" else math.ceil(amount / steps_per_epoch(config, num_images)))
     if pretrained or not is_short(config, num_images):
         return schedule
-    share = config.recipe.short_run.from_scratch_augmentation_share
-    stopped = schedule.stopped_by(share)
+    short, epochs = config.recipe.short_run, schedule.max_epochs
+    last = max(min(int(short.from_scratch_augmentation_share * epochs), epochs - short.from_scratch_plain_epochs), 0)
+    stopped = schedule.stopped_by(last)
     if ended := stopped.ends_earlier_than(schedule):
-        key = f"recipe.short_run.from_scratch_augmentation_share={share:g}"
-        log.info("a short run from scratch: %s until %.0f%% of it (%s)", ", ".join(ended), 100 * share, key)
+        reason = (
+            f"half of it, and recipe.short_run.from_scratch_plain_epochs={short.from_scratch_plain_epochs}, are plain"
+        )
+        until = f"only until epoch {last} of {epochs}" if last else "off"
+        log.info("a short run from scratch: %s %s (%s)", ", ".join(ended), until, reason)
     return stopped

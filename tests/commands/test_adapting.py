@@ -59,9 +59,18 @@ def test_epochs_of_a_few_steps_are_validated_after_some_50_steps(num_images: int
 def test_strong_augmentation_ends_early_in_a_short_run_from_scratch_only() -> None:
     config = composed("model=r18vd")
     schedule = AugmentationSchedule({"zoom_out": {"stop": 117}}, 120, 120)
-    for num_images, pretrained, last in ((205, False, 59), (205, True, 116), (118_287, False, 116)):
+    for num_images, pretrained, count in ((205, False, 60), (205, True, 117), (118_287, False, 117)):
         laid = augmentation_schedule(schedule, config, num_images, pretrained)
-        assert max(epoch for epoch in range(120) if laid.active("zoom_out", epoch)) == last
+        assert [laid.active("zoom_out", epoch) for epoch in range(120)] == [True] * count + [False] * (120 - count)
+
+
+@pytest.mark.parametrize(("epochs", "strong"), [(12, 0), (30, 0), (40, 10), (60, 30), (100, 50)])
+def test_a_run_of_few_epochs_from_scratch_has_no_strong_augmentation(epochs: int, strong: int) -> None:
+    config = composed("model=r18vd", f"trainer.max_epochs={epochs}")
+    schedule = AugmentationSchedule({"zoom_out": {"stop": 117}, "mosaic": {"start": 4}}, 120, epochs)
+    laid = augmentation_schedule(schedule, config, 205, pretrained=False)
+    assert sum(laid.active("zoom_out", epoch) for epoch in range(epochs)) == strong
+    assert laid.active("mosaic", epochs - 1)  # which nothing in the schedule ends
 
 
 def test_a_run_on_a_few_images_has_the_steps_that_it_needs_and_is_resumed_with_them(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ def test_the_recommended_threshold_goes_with_the_model(straight_run: Path, small
 def test_tensorboard_gets_settings_curves_and_validation_losses(straight_run: Path) -> None:
     events = EventAccumulator(str(straight_run / "tensorboard"), {"images": 0, "scalars": 0}).Reload()
     assert {"val/predictions", "val/precision_and_recall", "val/f1_and_threshold"} <= set(events.Tags()["images"])
-    assert {"val/loss", "val/loss_vfl", "val/best_threshold", "final/AP"} <= set(events.Tags()["scalars"])
+    assert {"val/loss", "val/loss_mal", "val/best_threshold", "final/AP"} <= set(events.Tags()["scalars"])
     settings = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     assert b"recipe.learning_rate" in settings
 
@@ -243,11 +243,16 @@ def test_init_from_starts_from_the_weights_of_a_run(straight_run: Path, small_se
 def test_a_run_may_be_as_long_as_its_steps(small_set: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     dynamic = [*(option for option in ON_CPU if option != "augment=light"), *WITHOUT_PICTURES, *of_set(small_set)]
-    steps = ["trainer.max_epochs=-1", "trainer.max_steps=10", f"run_folder={folder}"]
+    steps = [
+        "trainer.max_epochs=-1",
+        "trainer.max_steps=10",
+        "recipe.short_run.from_scratch_plain_epochs=1",
+        f"run_folder={folder}",
+    ]
     output = run_command("train", *dynamic, *steps)
     assert "nano at 64 x 64 for 10 steps" in output
     assert "auto settings for 10 steps" in output
-    assert "a short run from scratch: photometric, zoom_out, iou_crop until 50% of it" in output
+    assert "a short run from scratch: photometric, zoom_out, iou_crop only until epoch 2 of 4" in output
     assert "photometric is off from epoch 2 of 4" in output
     assert "multiscale" not in output  # the model has none
     assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 10

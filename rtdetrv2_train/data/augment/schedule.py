@@ -74,9 +74,8 @@ class AugmentationSchedule:
         kept = {name: phase for name, phase in phases.items() if name in names}
         return AugmentationSchedule(kept, self.reference_epochs, self.max_epochs, known_names)
 
-    def stopped_by(self, share: float) -> AugmentationSchedule:
-        """The same schedule, but whatever stops in it does so when ``share`` of the run is over, or earlier."""
-        latest = max(1, int(self.max_epochs * share))
+    def stopped_by(self, latest: int) -> AugmentationSchedule:
+        """The same schedule, but whatever stops in it does so at the epoch ``latest``, or earlier."""
         schedule = copy.copy(self)
         schedule._phases = {
             name: (start, None if stop is None else max(min(stop, latest), start))

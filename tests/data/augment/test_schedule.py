@@ -92,11 +92,11 @@ def test_an_augmentation_that_a_run_does_not_have_is_not_said_to_stop() -> None:
     schedule = AugmentationSchedule({"zoom_out": {"stop": 1}, "multiscale": {"stop": 1}}, 2, 2).of(["zoom_out"])
     assert schedule.changes(1) == ["zoom_out is off from epoch 1 of 2"]
     shorter = AugmentationSchedule({"zoom_out": {"stop": 9}, "flip": {"start": 2}}, 10, 10)
-    assert shorter.stopped_by(0.5).ends_earlier_than(shorter) == ["zoom_out"]
-    assert shorter.stopped_by(1.0).ends_earlier_than(shorter) == []
+    assert shorter.stopped_by(5).ends_earlier_than(shorter) == ["zoom_out"]
+    assert shorter.stopped_by(10).ends_earlier_than(shorter) == []
 
 
 def test_what_stops_can_be_made_to_stop_earlier() -> None:
-    schedule = AugmentationSchedule({"zoom_out": {"stop": 117}, "flip": {"start": 2}}, 120, 12).stopped_by(0.5)
+    schedule = AugmentationSchedule({"zoom_out": {"stop": 117}, "flip": {"start": 2}}, 120, 12).stopped_by(6)
     assert [schedule.active("zoom_out", epoch) for epoch in (5, 6)] == [True, False]
     assert schedule.active("flip", 11)
