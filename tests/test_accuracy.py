@@ -9,12 +9,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from benchmarks.accuracy import Comparison, Setting
-from benchmarks.accuracy_contenders import Command, Contender, Ours, Training, json_lines
-from benchmarks.accuracy_peers import authors_configuration
-from benchmarks.accuracy_report import chart, tables
-from benchmarks.accuracy_runs import LONG, Calibration, Results, Validation, calibrate, train
-from benchmarks.accuracy_sets import DataSet, average_precision
+from benchmarks.accuracy.comparison import Comparison, Setting
+from benchmarks.accuracy.contenders import Command, Contender, Ours, Training, json_lines
+from benchmarks.accuracy.peers import authors_configuration
+from benchmarks.accuracy.report import chart, tables
+from benchmarks.accuracy.runs import LONG, Calibration, Results, Validation, calibrate, train
+from benchmarks.accuracy.sets import DataSet, average_precision
 from tests.support import composed
 
 SETTING = Setting("nano", 64, 4, 1)

@@ -220,16 +220,16 @@ class Recipe:
         why = "nothing is pretrained" if scratch else "weights are pretrained" if is_short else "as in the paper"
         automatic: dict[str, tuple[Any, str]] = {
             "learning_rate_factor": (scratch_factor, why),
-            "warmup_steps": (share(short.warmup_share, paper.warmup_steps), f"{short.warmup_share:.2g} of the run"),
+            "warmup_steps": (share(short.warmup_share, paper.warmup_steps), f"{short.warmup_share:.1%} of the run"),
             "lr_schedule": (
                 short.lr_schedule if is_short else paper.lr_schedule,
                 "a rate that falls ends at a better AP",
             ),
             "max_gradient_norm": (scratch_norm, why),
-            "ema_decay": (ema_decay, f"looks back over {short.ema_window_share:.2g} of the run"),
+            "ema_decay": (ema_decay, f"looks back over {short.ema_window_share:.1%} of the run"),
             "ema_ramp_steps": (
                 share(short.ema_ramp_share, paper.ema_ramp_steps),
-                f"{short.ema_ramp_share:.2g} of the run",
+                f"{short.ema_ramp_share:.1%} of the run",
             ),
         }
         resolved = {name: getattr(self, name) for name in automatic}
