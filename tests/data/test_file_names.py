@@ -124,3 +124,19 @@ def test_hidden_folders_hold_no_images(tmp_path: Path) -> None:
     annotations = load(tmp_path, ["x.jpg", ".trash/y.jpg"], ["x.jpg", "y.jpg"])
     with pytest.raises(UserError, match=r"1 of 2 images .* the first is 'y.jpg'; that folder holds 'x.jpg'"):
         with_names_of_files(annotations, may_lack=False)
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_linked_folders_are_searched_too(tmp_path: Path, loop: bool) -> None:
+    """As where images lie on another disk; also where a link leads back up."""
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / "disk/inner").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 48)).save(tmp_path / "disk/inner" / name)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/linked").symlink_to(tmp_path / "disk")
+    if loop:
+        (tmp_path / "disk/inner/up").symlink_to(tmp_path / "images")
+        (tmp_path / "disk/inner/self").symlink_to(tmp_path / "disk/inner")
+    annotations = load(tmp_path, [], ["inner/1.JPG", "2.png"])
+    found = with_names_of_files(annotations, may_lack=False)
+    assert found.file_names.tolist() == ["linked/inner/1.jpg", "linked/inner/2.jpg"]
