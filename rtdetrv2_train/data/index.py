@@ -29,7 +29,7 @@ from rtdetrv2_train.files import cache_folder
 logger = logging.getLogger(__name__)
 
 # To be raised whenever what is written, or how it is computed, changes.
-_VERSION = 4
+_VERSION = 5
 _PATIENCE = 600.0  # seconds for another process to build the index
 
 

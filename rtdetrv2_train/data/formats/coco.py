@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from rtdetrv2_train.data.annotations import AnnotationTable
-from rtdetrv2_train.data.file_names import files_of
+from rtdetrv2_train.data.file_names import FileFinder, files_of, missing_names
 from rtdetrv2_train.data.formats.coco_entries import (
     LAYOUT,
     AnnotationEntry,
@@ -102,6 +102,7 @@ def _add_images(builder: TableBuilder, entries: Sequence[Any], upright: bool) ->
             image = unusual_image(plain(entry), position, builder.annotation_file)
         image.file_name = name_within(image.file_name, position, builder.annotation_file)
         images.append(image)
+    _name_by_urls(images, builder)
     sized = [min(image.height or 0, image.width or 0) > 0 and not upright for image in images]
     files = {} if all(sized) else files_of([image.file_name for image in images], builder.image_folder)
     repeated = RepeatedImages(images, builder.annotation_file)
@@ -118,6 +119,34 @@ def _add_images(builder: TableBuilder, entries: Sequence[Any], upright: bool) ->
             builder.add_annotation(image.id, category_id, (0, 0, width, height), crowd=True)
     _warn_of_repeated(builder.repeated_images, "images", builder.annotation_file)
     return repeated
+
+
+def _name_by_urls(images: Sequence[ImageEntry], builder: TableBuilder) -> None:
+    """Let images have the names in their URLs where no file has their own: LVIS v0.5 beside the folders of COCO 2017.
+
+    Where any image is found so, all that are not there are named so: they are to come from the same folders.
+    """
+    own = {image.file_name: image.coco_url for image in images}
+    if not any(own.values()) or not (missing := missing_names(own, builder.image_folder)):
+        return
+    finder = FileFinder(builder.image_folder)
+    by_name = finder.found(missing, own)
+    urls = {name: url for name in missing if name not in by_name and (url := own[name])}
+    taken = [*by_name.values(), *(own.keys() - set(missing))]
+    by_url = finder.found(list(urls.values()), [*taken, *urls.values()])
+    if not by_url:
+        return
+    for position, image in enumerate(images):
+        if url := urls.get(image.file_name):
+            image.file_name = by_url.get(url) or name_within(url, position, builder.annotation_file)
+    name, url = next((name, url) for name, url in urls.items() if url in by_url)
+    logger.info(
+        "'%s': %d images are named by 'coco_url', as no file has their 'file_name': '%s' is '%s'",
+        builder.annotation_file,
+        len(urls),
+        name,
+        by_url[url],
+    )
 
 
 def _add_annotations(builder: TableBuilder, entries: Sequence[Any], repeated: RepeatedImages) -> None:
