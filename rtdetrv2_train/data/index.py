@@ -82,11 +82,11 @@ def _indexed(source: Source, exif: Exif) -> AnnotationTable:
     key = _key(source, exif)
     places = (_beside(source), _in_cache(source))
 
-    def opened(place: Path) -> AnnotationTable | None:
-        return _opened(place, key, source)
+    def opened(place: Path, level: int = logging.DEBUG) -> AnnotationTable | None:
+        return _opened(place, key, source, level)
 
     for place in places:
-        if (table := opened(place)) is not None:
+        if (table := opened(place, logging.INFO)) is not None:
             return table
     built: AnnotationTable | None = None
     faults = []
@@ -149,14 +149,17 @@ def _write(place: Path, key: Mapping[str, Any], table: AnnotationTable) -> None:
     write_arrays(place, key, facts, {name: value for name, value in values.items() if isinstance(value, np.ndarray)})
 
 
-def _opened(place: Path, key: Mapping[str, Any], source: Source) -> AnnotationTable | None:
-    """The table from the index at a place, if there is one, undamaged and about the files as they are now."""
+def _opened(place: Path, key: Mapping[str, Any], source: Source, level: int) -> AnnotationTable | None:
+    """The table from the index at a place, if there is one, undamaged and about the files as they are now.
+
+    Why one is not used is logged at a level.
+    """
     try:
         index = ArrayFolder(place, key)
     except FileNotFoundError:
         return None
     except (UnusableArraysError, OSError) as error:
-        logger.info("the index '%s' is not used: %s", place, error)
+        logger.log(level, "the index '%s' is not used: %s", place, error)
         return None
     arrays: dict[str, Any] = index.arrays
     return AnnotationTable(
