@@ -131,7 +131,9 @@ def _first_names_of_state(file: Path, size: int, modified: int) -> tuple[str, ..
 
 
 def _read(source: Source, exif: Exif) -> AnnotationTable:
-    return read_coco_file(source.annotations, source.images, upright=exif == "apply")
+    return read_coco_file(
+        source.annotations, source.images, upright=exif == "apply", may_lack_images=source.may_lack_images
+    )
 
 
 def _state(source: Source) -> dict[str, Any]:

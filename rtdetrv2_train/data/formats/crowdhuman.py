@@ -94,9 +94,9 @@ def _read(source: Source, exif: Exif) -> AnnotationTable:
     # An ID has no suffix; a dot in it begins none.
     stems = {name: images.get(name, images.get(name.removesuffix(".jpg"), "")) for name in ids}
     missing = [f"{name}.jpg" for name, file in stems.items() if not file]
-    check_present(source.annotations, source.images, missing, len(ids))
-    names = list(stems.values())
-    sizes = sizes_of(source.images, names, [None] * len(names), exif, source.annotations)
+    check_present(source, missing, len(ids))
+    names = [file or f"{name}.jpg" for name, file in stems.items()]
+    sizes = sizes_of(source, names, [None] * len(names), exif)
     builder = TableBuilder(source.annotations, source.images, {1: _PERSON})
     for image_id, (name, size) in enumerate(zip(names, sizes, strict=True), 1):
         builder.add_image(image_id, name, *size)

@@ -105,7 +105,7 @@ def _read(source: Source, exif: Exif) -> AnnotationTable:
     if unlisted := len(images) - len(ids):
         logger.info("'%s': %d images have no line in the table and are left out", source.images, unlisted)
     names = _names_of_classes(None if named else source.classes, rows)
-    sizes = sizes_of(source.images, list(ids), [None] * len(ids), exif, source.annotations)
+    sizes = sizes_of(source, list(ids), [None] * len(ids), exif)
     builder = TableBuilder(source.annotations, source.images, dict(enumerate(names.values(), 1)))
     for (name, image_id), size in zip(ids.items(), sizes, strict=True):
         builder.add_image(image_id, name, *size)

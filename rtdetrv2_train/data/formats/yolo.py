@@ -48,7 +48,7 @@ def read(source: Source, exif: Exif) -> AnnotationTable:
         )
     files = _named(source, folders)
     builder = TableBuilder(source.annotations, source.images, classes)
-    sizes = image_sizes(source.images, [name for _, _, name in files], exif)
+    sizes = image_sizes(source.images, [name for _, _, name in files], exif, source.may_lack_images)
     for number, ((_, _, name), (height, width)) in enumerate(zip(files, sizes, strict=True), 1):
         builder.add_image(number, name, height, width)
     labels = _Labels(source, classes, keypoints)
