@@ -69,6 +69,7 @@ class AnnotationTable:
         raw_crowd: bool ``[M]``, whether the annotation is a crowd region.
         index: the folder that the arrays are mapped from; None where they are in memory.
         reading: how image files are read.
+        unreadable: names of the images that could not be read, and are left out with their boxes.
     """
 
     annotation_file: Path
@@ -90,6 +91,7 @@ class AnnotationTable:
     raw_crowd: NDArray[np.bool_]
     index: ArrayFolder | None = None
     reading: Reading = _AS_ANNOTATED
+    unreadable: tuple[str, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, which opens the index itself: everything but the arrays that lie there."""
@@ -230,7 +232,7 @@ class AnnotationTable:
         )
 
     def log_summary(self) -> None:
-        """Log how much there is, and warn of boxes that are left out."""
+        """Log how much there is, and warn of images and boxes that are left out."""
         unused = np.flatnonzero(np.bincount(self.labels, minlength=self.num_classes) == 0).tolist()
         named = ", ".join(f"'{self.class_names[label]}'" for label in unused[:_MOST_NAMED])
         logger.info(
@@ -242,6 +244,15 @@ class AnnotationTable:
             self.num_classes,
             f" ({len(unused)} without a box: {named}{', ...' * (len(unused) > _MOST_NAMED)})" if unused else "",
         )
+        if self.unreadable:
+            logger.warning(
+                "'%s': %d of %d images are missing or cannot be read, and are left out with their boxes; the first is "
+                "'%s'",
+                self.annotation_file,
+                len(self.unreadable),
+                len(self) + len(self.unreadable),
+                self.unreadable[0],
+            )
         if self.problems:
             more = len(self.problems) - _MOST_NAMED
             logger.warning(

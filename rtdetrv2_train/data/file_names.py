@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from rtdetrv2_train.data.annotations import AnnotationTable
+from rtdetrv2_train.data.formats.folder_state import files_below
 from rtdetrv2_train.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -94,21 +95,20 @@ class FileFinder:
     """The files of a folder, to be found by names that differ from theirs; not hidden ones, such as an index's.
 
     Args:
-        folder: searched with all below it.
+        folder: searched with all below it, linked folders too.
     """
 
     def __init__(self, folder: Path) -> None:
         self.images: list[str] = []
         self._by_base: dict[str, list[tuple[_Parts, str]]] = defaultdict(list)
-        for parent, folders, names in os.walk(folder):
-            folders[:] = sorted(inner for inner in folders if inner[0] != "." and inner != "__MACOSX")
+        for here, names in files_below(folder, (*Image.registered_extensions(), *_BESIDE_PILLOW)):
+            inner = here.relative_to(folder)
             for name in sorted(names):
-                if name[0] != "." and _is_image(name):
-                    path = (Path(parent) / name).relative_to(folder).as_posix()
-                    self.images.append(path)
-                    parts = _folded(path)
-                    for key in (parts, _without_suffix(parts)):
-                        self._by_base[key[-1]].append((key, path))
+                path = (inner / name).as_posix()
+                self.images.append(path)
+                parts = _folded(path)
+                for key in (parts, _without_suffix(parts)):
+                    self._by_base[key[-1]].append((key, path))
 
     def fitting(self, name: str) -> list[str]:
         """The files that a name may mean: one's path is the end of the other's, and no other file shares more of it."""

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,18 @@ from filelock import FileLock
 
 from rtdetrv2_train.data.annotations import AnnotationProblem, AnnotationTable
 from rtdetrv2_train.data.array_folder import ArrayFolder, UnusableArraysError, write_arrays
+from rtdetrv2_train.data.file_names import FileFinder, missing_names
 from rtdetrv2_train.data.formats.finding import FORMATS, label_of, source_of
 from rtdetrv2_train.data.formats.source import Source
 from rtdetrv2_train.data.images.decode import Exif, Reading
+from rtdetrv2_train.data.images.sizes import UNREADABLE, image_sizes
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.files import cache_folder
 
 logger = logging.getLogger(__name__)
 
 # To be raised whenever what is written, or how it is computed, changes.
-_VERSION = 4
+_VERSION = 6
 _PATIENCE = 600.0  # seconds for another process to build the index
 
 
@@ -82,11 +84,11 @@ def _indexed(source: Source, exif: Exif) -> AnnotationTable:
     key = _key(source, exif)
     places = (_beside(source), _in_cache(source))
 
-    def opened(place: Path) -> AnnotationTable | None:
-        return _opened(place, key, source)
+    def opened(place: Path, level: int = logging.DEBUG) -> AnnotationTable | None:
+        return _opened(place, key, source, level)
 
     for place in places:
-        if (table := opened(place)) is not None:
+        if (table := opened(place, logging.INFO)) is not None:
             return table
     built: AnnotationTable | None = None
     faults = []
@@ -145,18 +147,26 @@ def _write(place: Path, key: Mapping[str, Any], table: AnnotationTable) -> None:
         "category_ids": table.category_ids,
         "class_names": table.class_names,
         "problems": [astuple(problem) for problem in table.problems],
+        "unreadable": table.unreadable,
     }
     write_arrays(place, key, facts, {name: value for name, value in values.items() if isinstance(value, np.ndarray)})
 
 
-def _opened(place: Path, key: Mapping[str, Any], source: Source) -> AnnotationTable | None:
-    """The table from the index at a place, if there is one, undamaged and about the files as they are now."""
+def _opened(place: Path, key: Mapping[str, Any], source: Source, level: int) -> AnnotationTable | None:
+    """The table from the index at a place, if there is one, undamaged and about the files as they are now.
+
+    Why one is not used is logged at a level.
+    """
     try:
         index = ArrayFolder(place, key)
     except FileNotFoundError:
         return None
     except (UnusableArraysError, OSError) as error:
-        logger.info("the index '%s' is not used: %s", place, error)
+        logger.log(level, "the index '%s' is not used: %s", place, error)
+        return None
+    unreadable = tuple(index.facts["unreadable"])
+    if unreadable and not _are_left_out(unreadable, index.arrays["file_names"].tolist(), source):
+        logger.log(level, "the index '%s' is not used: it lacks images that could not be read", place)
         return None
     arrays: dict[str, Any] = index.arrays
     return AnnotationTable(
@@ -166,8 +176,19 @@ def _opened(place: Path, key: Mapping[str, Any], source: Source) -> AnnotationTa
         class_names=tuple(index.facts["class_names"]),
         problems=tuple(AnnotationProblem(*problem) for problem in index.facts["problems"]),
         index=index,
+        unreadable=unreadable,
         **arrays,
     )
+
+
+def _are_left_out(unreadable: Sequence[str], others: Sequence[str], source: Source) -> bool:
+    """Whether images that could not be read are to be left out, and still cannot be read."""
+    if not source.may_lack_images:
+        return False
+    missing = missing_names(unreadable, source.images)
+    files = FileFinder(source.images).found(missing, [*unreadable, *others]) if missing else {}
+    names = [files.get(name, name) for name in unreadable]
+    return all(size == UNREADABLE for size in image_sizes(source.images, names, "ignore", may_lack=True))
 
 
 @contextlib.contextmanager

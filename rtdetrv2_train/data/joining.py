@@ -36,6 +36,7 @@ def joined(tables: Sequence[AnnotationTable]) -> AnnotationTable:
         annotation_file=Path(source),
         image_folder=folder,
         problems=tuple(problem for table in tables for problem in table.problems),
+        unreadable=tuple(name for table in tables for name in table.unreadable),
         index=None,
     )
     logger.info("%d sets are joined: %d images, %d classes", len(tables), len(as_one), as_one.num_classes)

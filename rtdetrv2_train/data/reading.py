@@ -44,7 +44,7 @@ class SetReader:
         format: name of the only format to look for; None: all known ones.
         reading: how image files are read; without a range of values.
         measures_range: whether the range of values of deep images is measured on the first part that is read.
-        may_lack_images: whether some images may be missing.
+        may_lack_images: whether some images may be missing; or unreadable, where labels do not give sizes.
         split_file: where the split is written down, and read again; None: nowhere.
     """
 
@@ -122,7 +122,9 @@ class SetReader:
 
     def _read(self, role: Part, config: PartConfig) -> AnnotationTable:
         sources = self._sources(role, config)
-        table = joined([with_names_of_files(load_source(s, self.reading.exif), self.may_lack_images) for s in sources])
+        lacking = [replace(source, may_lack_images=self.may_lack_images) for source in sources]
+        read = [load_source(source, self.reading.exif) for source in lacking]
+        table = joined([with_names_of_files(each, self.may_lack_images) for each in read])
         table = replace(table, reading=self.reading)
         headers = sample_of_images(table)
         warn_of_images(table, headers)

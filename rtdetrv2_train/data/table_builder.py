@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from rtdetrv2_train.data.annotations import AnnotationProblem, AnnotationTable
+from rtdetrv2_train.data.images.sizes import UNREADABLE
 from rtdetrv2_train.errors import UserError
 
 # Stands in the array of ids for an annotation without one.
@@ -38,11 +39,14 @@ class TableBuilder:
         self._image_ids = array("q")
         self._sizes = array("q")
         self._problems: list[AnnotationProblem] = []
+        self._unreadable: dict[int, str] = {}
         self._ids, self._images, self._raw_labels, self._crowd = array("q"), array("q"), array("q"), array("b")
         self._boxes, self._areas = array("d"), array("d")
 
     def add_image(self, image_id: int, file_name: str, height: int, width: int) -> None:
         """Add an image; one that is the same as an earlier one counts once.
+
+        An image whose size is `UNREADABLE` is left out, with its annotations.
 
         Args:
             image_id: its id, of 64 bits.
@@ -53,6 +57,9 @@ class TableBuilder:
         Raises:
             UserError: if another image has the same id.
         """
+        if (height, width) == UNREADABLE:
+            self._unreadable[image_id] = file_name
+            return
         first = self._positions.setdefault(image_id, len(self._names))
         if first < len(self._names):
             if (self._names[first], *self._sizes[2 * first : 2 * first + 2]) == (file_name, height, width):
@@ -68,7 +75,10 @@ class TableBuilder:
 
     def add_other_id(self, image_id: int, of: int) -> None:
         """Let annotations of one id belong to an image that was added under another."""
-        self._positions[image_id] = self._positions[of]
+        if of in self._unreadable:
+            self._unreadable[image_id] = self._unreadable[of]
+        else:
+            self._positions[image_id] = self._positions[of]
 
     def add_annotation(
         self,
@@ -92,7 +102,7 @@ class TableBuilder:
         position, label = self._positions.get(image_id), self._labels.get(category_id)
         if position is None or label is None:
             unknown = f"image_id {image_id}" if position is None else f"category_id {category_id}"
-            if not crowd:
+            if not crowd:  # of unreadable images there is no problem either
                 self.add_problem(image_id, annotation_id, f"unknown {unknown}")
             return
         self._ids.append(_NO_ID if annotation_id is None else annotation_id)
@@ -104,12 +114,24 @@ class TableBuilder:
 
     def add_problem(self, image_id: int | None, annotation_id: int | None, reason: str) -> None:
         """Note an annotation that is left out."""
+        if image_id in self._unreadable:
+            return
         position = None if image_id is None else self._positions.get(image_id)
         file_name = "" if position is None else self._names[position]
         self._problems.append(AnnotationProblem(file_name, annotation_id, reason))
 
     def table(self) -> AnnotationTable:
-        """The table of everything that was added."""
+        """The table of everything that was added.
+
+        Raises:
+            UserError: if no image can be read.
+        """
+        unreadable = tuple(dict.fromkeys(self._unreadable.values()))
+        if unreadable and not self._names:
+            raise UserError(
+                f"none of the {len(unreadable)} images of '{self.annotation_file}' can be read, the first is "
+                f"'{unreadable[0]}': put images that can be read into '{self.image_folder}'"
+            )
         sizes = np.array(self._sizes, dtype=np.int64).reshape(-1, 2)
         images, labels = np.array(self._images, dtype=np.int64), np.array(self._raw_labels, dtype=np.int64)
         raw_boxes = np.array(self._boxes, dtype=np.float64).reshape(-1, 4)
@@ -142,6 +164,7 @@ class TableBuilder:
             raw_boxes=raw_boxes,
             raw_areas=np.array(self._areas, dtype=np.float64),
             raw_crowd=crowd,
+            unreadable=unreadable,
         )
 
     def _problem(self, place: int, fault: str) -> AnnotationProblem:

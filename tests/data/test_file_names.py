@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import unicodedata
 from pathlib import Path
 
@@ -124,3 +125,61 @@ def test_hidden_folders_hold_no_images(tmp_path: Path) -> None:
     annotations = load(tmp_path, ["x.jpg", ".trash/y.jpg"], ["x.jpg", "y.jpg"])
     with pytest.raises(UserError, match=r"1 of 2 images .* the first is 'y.jpg'; that folder holds 'x.jpg'"):
         with_names_of_files(annotations, may_lack=False)
+
+
+@pytest.mark.parametrize("loop", [False, True])
+def test_linked_folders_are_searched_too(tmp_path: Path, loop: bool) -> None:
+    """As where images lie on another disk; also where a link leads back up."""
+    for name in ("1.jpg", "2.jpg"):
+        (tmp_path / "disk/inner").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 48)).save(tmp_path / "disk/inner" / name)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/linked").symlink_to(tmp_path / "disk")
+    if loop:
+        (tmp_path / "disk/inner/up").symlink_to(tmp_path / "images")
+        (tmp_path / "disk/inner/self").symlink_to(tmp_path / "disk/inner")
+    annotations = load(tmp_path, [], ["inner/1.JPG", "2.png"])
+    found = with_names_of_files(annotations, may_lack=False)
+    assert found.file_names.tolist() == ["linked/inner/1.jpg", "linked/inner/2.jpg"]
+
+
+def lvis_05(tmp_path: Path, files: list[str]) -> AnnotationTable:
+    """LVIS v0.5, whose images have names of COCO 2014 and URLs of COCO 2017."""
+    for file in files:
+        (tmp_path / "coco" / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 48)).save(tmp_path / "coco" / file)
+    names = [
+        {"file_name": f"COCO_val2014_{number:012}.jpg", "coco_url": f"http://x.org/val2017/{number:012}.jpg"}
+        for number in (1, 2)
+    ]
+    images = [{"id": n, **name, "height": 48, "width": 64} for n, name in enumerate(names)]
+    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "coco").mkdir(exist_ok=True)
+    (tmp_path / "coco/lvis_v0.5_val.json").write_text(json.dumps(content))
+    os.utime(tmp_path / "coco/lvis_v0.5_val.json", ns=(1, 1))
+    return load_annotations(tmp_path / "coco/lvis_v0.5_val.json", tmp_path / "coco")
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        ["val2017/000000000001.jpg", "val2017/000000000002.jpg"],
+        ["COCO_val2014_000000000001.jpg", "COCO_val2014_000000000002.jpg"],
+        ["val2014/COCO_val2014_000000000001.jpg", "val2014/COCO_val2014_000000000002.jpg"],
+        ["val2014/COCO_val2014_000000000001.jpg", "val2017/000000000002.jpg"],
+        ["COCO_val2014_000000000001.jpg", "COCO_val2014_000000000002.jpg", "val2017/000000000002.jpg"],
+    ],
+)
+def test_an_image_is_found_by_its_url_where_no_file_has_its_name(tmp_path: Path, files: list[str]) -> None:
+    found = with_names_of_files(lvis_05(tmp_path, files), may_lack=False)
+    assert found.file_names.tolist() == files[:2]
+
+
+def test_images_that_come_later_are_found_by_their_urls(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    files = ["val2017/000000000001.jpg", "val2017/000000000002.jpg"]
+    for there, message in (([], "2 of 2 images .* 'COCO_val2014_0*1.jpg'"), (files[1:], "1 of 2 .* 'http.*0*1.jpg'")):
+        with pytest.raises(UserError, match=message):
+            with_names_of_files(lvis_05(tmp_path, there), may_lack=False)
+    assert with_names_of_files(lvis_05(tmp_path, files), may_lack=False).file_names.tolist() == files
+    assert "named by 'coco_url', as no file has their 'file_name': 'COCO_val2014_000000000002.jpg'" in caplog.text

@@ -89,6 +89,17 @@ def test_a_later_run_opens_the_index_instead_of_the_file(make_set: Any, monkeypa
     assert beside(files[0]).is_dir()
 
 
+def test_an_index_that_is_not_used_is_named_once(make_set: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    annotation_file, folder = make_set(2)
+    load_annotations(annotation_file, folder)
+    load_annotations(annotation_file, folder.parent)
+    assert caplog.text.count("is not used") == 1
+    caplog.clear()
+    load_annotations(annotation_file, folder.parent)
+    assert "is not used" not in caplog.text
+
+
 def test_problems_are_reported_from_the_index_too(make_set: Any, caplog: pytest.LogCaptureFixture) -> None:
     box = {"id": 1, "image_id": 10, "category_id": 3, "bbox": [0, 0, 0, 5]}
     files = make_set(1, annotations=[box, {**box, "id": None}])

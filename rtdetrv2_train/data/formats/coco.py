@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from rtdetrv2_train.data.annotations import AnnotationTable
-from rtdetrv2_train.data.file_names import files_of
+from rtdetrv2_train.data.file_names import FileFinder, files_of, missing_names
 from rtdetrv2_train.data.formats.coco_entries import (
     LAYOUT,
     AnnotationEntry,
@@ -27,6 +27,7 @@ from rtdetrv2_train.data.formats.coco_entries import (
 )
 from rtdetrv2_train.data.formats.repeated_images import RepeatedImages
 from rtdetrv2_train.data.images.decode import UnreadableImageError, read_header
+from rtdetrv2_train.data.images.sizes import TRAIN_WITHOUT, UNREADABLE
 from rtdetrv2_train.data.table_builder import TableBuilder
 from rtdetrv2_train.errors import UserError
 
@@ -36,7 +37,11 @@ _KEYS = ("images", "annotations", "categories")
 
 
 def read_coco_file(
-    annotation_file: Path, image_folder: Path, upright: bool = False, needed: Sequence[str] = _KEYS
+    annotation_file: Path,
+    image_folder: Path,
+    upright: bool = False,
+    needed: Sequence[str] = _KEYS,
+    may_lack_images: bool = False,
 ) -> AnnotationTable:
     """Read and check a COCO annotation file.
 
@@ -45,13 +50,14 @@ def read_coco_file(
         image_folder: where the images lie; opened only for images whose size the file does not give.
         upright: whether sizes are those of images that are turned as their EXIF says; opens all images.
         needed: lists that the file must have; without categories there are no classes.
+        may_lack_images: see `Source`.
 
     Raises:
         UserError: if the file cannot be read or is not COCO's format; the message names the first fault.
     """
     content = _read_json(annotation_file, needed)
     builder = TableBuilder(annotation_file, image_folder, _categories(content["categories"], annotation_file))
-    repeated = _add_images(builder, content["images"], upright)
+    repeated = _add_images(builder, content["images"], upright, may_lack_images)
     _add_annotations(builder, content["annotations"], repeated)
     repeated.warn()
     return builder.table()
@@ -92,7 +98,7 @@ def _read_json(annotation_file: Path, needed: Sequence[str]) -> dict[str, list[A
     return content
 
 
-def _add_images(builder: TableBuilder, entries: Sequence[Any], upright: bool) -> RepeatedImages:
+def _add_images(builder: TableBuilder, entries: Sequence[Any], upright: bool, may_lack: bool) -> RepeatedImages:
     decode = msgspec.json.Decoder(ImageEntry).decode
     images = []
     for position, entry in enumerate(entries):
@@ -102,6 +108,7 @@ def _add_images(builder: TableBuilder, entries: Sequence[Any], upright: bool) ->
             image = unusual_image(plain(entry), position, builder.annotation_file)
         image.file_name = name_within(image.file_name, position, builder.annotation_file)
         images.append(image)
+    _name_by_urls(images, builder)
     sized = [min(image.height or 0, image.width or 0) > 0 and not upright for image in images]
     files = {} if all(sized) else files_of([image.file_name for image in images], builder.image_folder)
     repeated = RepeatedImages(images, builder.annotation_file)
@@ -112,12 +119,40 @@ def _add_images(builder: TableBuilder, entries: Sequence[Any], upright: bool) ->
         height, width = image.height or 0, image.width or 0
         if not has_size:
             path = builder.image_folder / files.get(image.file_name, image.file_name)
-            height, width = _size_of_file(path, height, width, upright, builder.annotation_file)
+            height, width = _size_of_file(path, height, width, upright, None if may_lack else builder.annotation_file)
         builder.add_image(image.id, image.file_name, height, width)
         for category_id in image.not_exhaustive_category_ids:  # so that no detection of it is a false positive
             builder.add_annotation(image.id, category_id, (0, 0, width, height), crowd=True)
     _warn_of_repeated(builder.repeated_images, "images", builder.annotation_file)
     return repeated
+
+
+def _name_by_urls(images: Sequence[ImageEntry], builder: TableBuilder) -> None:
+    """Let images have the names in their URLs where no file has their own: LVIS v0.5 beside the folders of COCO 2017.
+
+    Where any image is found so, all that are not there are named so: they are to come from the same folders.
+    """
+    own = {image.file_name: image.coco_url for image in images}
+    if not any(own.values()) or not (missing := missing_names(own, builder.image_folder)):
+        return
+    finder = FileFinder(builder.image_folder)
+    by_name = finder.found(missing, own)
+    urls = {name: url for name in missing if name not in by_name and (url := own[name])}
+    taken = [*by_name.values(), *(own.keys() - set(missing))]
+    by_url = finder.found(list(urls.values()), [*taken, *urls.values()])
+    if not by_url:
+        return
+    for position, image in enumerate(images):
+        if url := urls.get(image.file_name):
+            image.file_name = by_url.get(url) or name_within(url, position, builder.annotation_file)
+    name, url = next((name, url) for name, url in urls.items() if url in by_url)
+    logger.info(
+        "'%s': %d images are named by 'coco_url', as no file has their 'file_name': '%s' is '%s'",
+        builder.annotation_file,
+        len(urls),
+        name,
+        by_url[url],
+    )
 
 
 def _add_annotations(builder: TableBuilder, entries: Sequence[Any], repeated: RepeatedImages) -> None:
@@ -143,17 +178,22 @@ def _add_annotations(builder: TableBuilder, entries: Sequence[Any], repeated: Re
         builder.add_annotation(row.image_id, row.category_id, row.bbox, row.id, row.area, bool(row.iscrowd))
 
 
-def _size_of_file(path: Path, height: int, width: int, upright: bool, annotation_file: Path) -> tuple[int, int]:
-    """The size of an image that the annotation file gives none of, or of the upright image."""
+def _size_of_file(path: Path, height: int, width: int, upright: bool, needed_by: Path | None) -> tuple[int, int]:
+    """The size of an image that the annotation file gives none of, or of the upright image.
+
+    An image that cannot be read is an error where an annotation file needs its size.
+    """
     given = (height, width) if min(height, width) > 0 else None
     try:
         header = read_header(path)
     except UnreadableImageError as error:
         if given:
             return given
+        if needed_by is None:
+            return UNREADABLE
         raise UserError(
-            f"'{annotation_file}' gives no height and width for '{path}', and that file cannot be read: "
-            "add the sizes, or replace the file"
+            f"'{needed_by}' gives no height and width for '{path}', and that file cannot be read: add the sizes, "
+            f"replace the file, or {TRAIN_WITHOUT}"
         ) from error
     if given and sorted(given) != sorted(header.upright_size):  # of another image
         return given

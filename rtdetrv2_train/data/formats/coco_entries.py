@@ -40,6 +40,7 @@ class ImageEntry(msgspec.Struct, gc=False):
     height: int | None = None
     width: int | None = None
     not_exhaustive_category_ids: list[_Id] = []  # of LVIS: classes of which not every object is annotated
+    coco_url: str | None = None
 
 
 def plain(entry: Any) -> Any:
@@ -54,7 +55,8 @@ def unusual_image(entry: Any, position: int, annotation_file: Path) -> ImageEntr
         UserError: if it has no id or no file name.
     """
     image_id = whole(entry.get("id")) if isinstance(entry, dict) else None
-    name = entry.get("file_name") or entry.get("coco_url") if isinstance(entry, dict) else None  # LVIS has URLs only
+    url = entry.get("coco_url") if isinstance(entry, dict) else None
+    name = entry.get("file_name") or url if isinstance(entry, dict) else None  # LVIS has URLs only
     if image_id is None or not isinstance(name, str):
         raise UserError(
             f"entry {position} of 'images' of '{annotation_file}' is {brief(entry)}; an image needs a "
@@ -62,7 +64,8 @@ def unusual_image(entry: Any, position: int, annotation_file: Path) -> ImageEntr
         )
     listed = entry.get("not_exhaustive_category_ids")
     partial = [found for found in map(whole, listed if isinstance(listed, list) else ()) if found is not None]
-    return ImageEntry(image_id, name, whole(entry.get("height")), whole(entry.get("width")), partial)
+    size = whole(entry.get("height")), whole(entry.get("width"))
+    return ImageEntry(image_id, name, *size, partial, url if isinstance(url, str) else None)
 
 
 def name_within(name: str, position: int, annotation_file: Path) -> str:

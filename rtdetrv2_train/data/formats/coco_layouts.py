@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import mmap
 import os
@@ -106,10 +107,15 @@ def _of_part(base: Path, file: Path, part: Part) -> list[Path]:
     return sorted(named) + sorted(f for f in _subfolders(base) if part and part_of(f.name) == part and f not in named)
 
 
-def _first_names(file: Path) -> list[str]:
+def _first_names(file: Path) -> tuple[str, ...]:
     """Some names of images in a file, which is not read as a whole."""
-    if not file.stat().st_size:
-        return []
+    state = file.stat()
+    return _first_names_of_state(file, state.st_size, state.st_mtime_ns) if state.st_size else ()
+
+
+@functools.lru_cache(maxsize=8)
+def _first_names_of_state(file: Path, size: int, modified: int) -> tuple[str, ...]:
+    """As `_first_names`, for a file of this size and time: it is asked for when a set is found, and once more."""
     names: list[str] = []
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
         for found in _NAME.finditer(content):
@@ -121,11 +127,20 @@ def _first_names(file: Path) -> list[str]:
             names.append(re.sub(r"^\w+://[^/]*/", "", name).lstrip("/"))
             if len(names) == _NAMES_TRIED:
                 break
-    return names
+    return tuple(names)
 
 
 def _read(source: Source, exif: Exif) -> AnnotationTable:
-    return read_coco_file(source.annotations, source.images, upright=exif == "apply")
+    return read_coco_file(
+        source.annotations, source.images, upright=exif == "apply", may_lack_images=source.may_lack_images
+    )
 
 
-FORMAT = Format("coco", "COCO", _find, _read, lambda source: state_of_files([source.annotations]))
+def _state(source: Source) -> dict[str, Any]:
+    """Of the file; and which of its first names are those of files, a bit each: images may have two names."""
+    names = enumerate(_first_names(source.annotations))
+    found = sum(_is_file(source.images / name) << bit for bit, name in names if ".." not in name)
+    return {**state_of_files([source.annotations]), "images_found": found}
+
+
+FORMAT = Format("coco", "COCO", _find, _read, _state)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.formats.coco_entries import brief, flag, number
 from rtdetrv2_train.data.formats.image_files import (
+    Size,
     by_stem,
     check_present,
     files_in,
@@ -91,14 +94,28 @@ def _read(source: Source, exif: Exif) -> AnnotationTable:
     # An ID has no suffix; a dot in it begins none.
     stems = {name: images.get(name, images.get(name.removesuffix(".jpg"), "")) for name in ids}
     missing = [f"{name}.jpg" for name, file in stems.items() if not file]
-    check_present(source.annotations, source.images, missing, len(ids))
-    names = list(stems.values())
-    sizes = sizes_of(source.images, names, [None] * len(names), exif, source.annotations)
+    check_present(source, missing, len(ids))
+    names = [file or f"{name}.jpg" for name, file in stems.items()]
+    sizes = sizes_of(source, names, [None] * len(names), exif)
     builder = TableBuilder(source.annotations, source.images, {1: _PERSON})
     for image_id, (name, size) in enumerate(zip(names, sizes, strict=True), 1):
         builder.add_image(image_id, name, *size)
-    rows.fill(builder, {_PERSON: 1})
+    rows.fill(builder, {_PERSON: 1}, _within_images(rows, sizes))
     return builder.table()
+
+
+def _within_images(rows: Rows, sizes: Sequence[Size]) -> NDArray[np.float64]:
+    """The boxes, float64 ``[N, 4]``, clipped to their images, as CrowdHuman's own evaluation does.
+
+    The box of a whole person is estimated where the image ends. A model that is trained on what is inside could not
+    find the rest. Boxes of which nothing is inside are left as they are.
+    """
+    boxes = rows.boxes
+    sides = np.array(sizes, dtype=np.float64).reshape(-1, 2)[rows.images - 1, ::-1]
+    first, last = boxes[:, :2].clip(0, sides), (boxes[:, :2] + boxes[:, 2:]).clip(0, sides)
+    inside = (last > first).all(axis=1, keepdims=True)
+    beyond = inside & ((boxes[:, :2] < 0) | (boxes[:, :2] + boxes[:, 2:] > sides)).any(axis=1, keepdims=True)
+    return np.where(beyond, np.concatenate([first, last - first], axis=1), boxes)
 
 
 def _entries(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:

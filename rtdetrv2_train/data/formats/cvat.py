@@ -112,7 +112,7 @@ def _read(source: Source, exif: Exif) -> AnnotationTable:
     if not files:
         part = f" for {source.part}" * bool(source.part)
         raise UserError(f"'{source.annotations}' has no image{part}: export the task from CVAT again")
-    measured = sizes_of(source.images, list(files.values()), sizes, exif, source.annotations)
+    measured = sizes_of(source, list(files.values()), sizes, exif)
     ids = numbered(content.meta.labels or sorted(content.rows.labels))
     builder = TableBuilder(source.annotations, source.images, {number: name for name, number in ids.items()})
     for (image_id, name), (height, width) in zip(files.items(), measured, strict=True):

@@ -21,6 +21,7 @@ from rtdetrv2_train.data.formats import (
 from rtdetrv2_train.data.formats.folder_state import names_in
 from rtdetrv2_train.data.formats.image_files import subfolders
 from rtdetrv2_train.data.formats.source import Format, Part, Source
+from rtdetrv2_train.data.formats.yolo_layout import lacks_names, names_wanted
 from rtdetrv2_train.data.images.sizes import IMAGE_SUFFIXES
 from rtdetrv2_train.errors import UserError, nearest
 
@@ -75,9 +76,45 @@ def _first_found(path: Path, tried: list[Format], depth: int) -> list[Source]:
     """
     for format_ in tried:
         if sources := format_.find(path):
-            return sources
+            return _with_names(path, sources, tried)
     inner = _inner_folders(path)
     return _first_found(inner[0], tried, depth - 1) if depth and len(inner) == 1 else []
+
+
+def _with_names(path: Path, sources: list[Source], tried: list[Format]) -> list[Source]:
+    """The sources; or those of another format where they are of YOLO and nothing names its classes.
+
+    Such labels lie beside those that they were made from, as Ultralytics' script for VisDrone leaves them.
+
+    Raises:
+        UserError: if another format is there that is not to be looked for, or that is not clear itself.
+    """
+    nameless = next(filter(lacks_names, sources), None)
+    if nameless is None:
+        return sources
+    others: dict[str, list[Source]] = {}
+    for format_ in FORMATS.values():
+        if format_.name != nameless.format:
+            try:
+                found = format_.find(path)
+            except UserError:
+                others[format_.name] = []
+            else:
+                others.update({format_.name: found} if found else {})
+    for format_ in tried:
+        if others.get(format_.name):
+            logger.info(
+                "'%s': nothing names the classes of the YOLO labels in '%s', so those in %s format count",
+                path,
+                _within(nameless.annotations, path),
+                format_.title,
+            )
+            return others[format_.name]
+    if others:
+        titles = _titles([FORMATS[name] for name in others])
+        choices = " or ".join(f"data.format={name}" for name in others)
+        raise UserError(f"{names_wanted(nameless)}; or take the labels in {titles} format with {choices}")
+    return sources
 
 
 def _set_below(path: Path, tried: list[Format]) -> Path | None:
@@ -96,10 +133,9 @@ def source_of(annotations: Path, images: Path) -> Source:
         annotations: file or folder of the labels.
         images: folder that the names of images are relative to.
     """
-    for format_ in FORMATS.values() if annotations.exists() else ():
-        for source in format_.find(annotations):
-            # without the list of images: where there are parts, it is the one of the first of them
-            return replace(source, annotations=annotations, images=images, part="", listing=None)
+    for source in _first_found(annotations, list(FORMATS.values()), 0) if annotations.exists() else ():
+        # without the list of images: where there are parts, it is the one of the first of them
+        return replace(source, annotations=annotations, images=images, part="", listing=None)
     return Source("coco", annotations, images)  # whose reader says what is wrong with a file
 
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from rtdetrv2_train.data.file_names import files_of, missing_names
 from rtdetrv2_train.data.formats.folder_state import files_below, state_of_names, state_of_some
+from rtdetrv2_train.data.formats.source import Source
 from rtdetrv2_train.data.images.decode import Exif, UnreadableImageError, read_header
-from rtdetrv2_train.data.images.sizes import IMAGE_SUFFIXES, image_sizes
+from rtdetrv2_train.data.images.sizes import IMAGE_SUFFIXES, TRAIN_WITHOUT, image_sizes
 from rtdetrv2_train.errors import UserError
 
 Size = tuple[int, int]
@@ -67,46 +68,46 @@ def files_in(folder: Path, suffix: str) -> list[Path]:
     return [folder / name for name in sorted(names)]
 
 
-def check_present(labels: Path, folder: Path, missing: Sequence[str], count: int) -> None:
-    """Check that no image is missing of those whose sizes are needed.
+def check_present(source: Source, missing: Sequence[str], count: int) -> None:
+    """Check that no image is missing of those whose sizes are needed; not all, where images may be missing.
 
     Args:
-        labels: what names the images.
-        folder: where they should be.
+        source: what names the images.
         missing: those that are not there.
         count: how many are named.
 
     Raises:
         UserError: if any is missing.
     """
-    if missing:
+    if missing and not (source.may_lack_images and len(missing) < count):
         raise UserError(
-            f"{len(missing)} of {count} images of '{labels}' are not in '{folder}', the first is '{missing[0]}', and "
-            "the labels give no sizes: put them there, or name their folder as data.train.images or data.val.images"
+            f"{len(missing)} of {count} images of '{source.annotations}' are not in '{source.images}', the first is "
+            f"'{missing[0]}', and the labels give no sizes: put them there, name their folder as data.train.images or "
+            f"data.val.images{f', or {TRAIN_WITHOUT}' * (len(missing) < count)}"
         )
 
 
-def sizes_of(folder: Path, names: Sequence[str], given: Sequence[Size | None], exif: Exif, labels: Path) -> list[Size]:
+def sizes_of(source: Source, names: Sequence[str], given: Sequence[Size | None], exif: Exif) -> list[Size]:
     """Sizes of images that labels give for some; of upright images where EXIF is applied.
 
     Args:
-        folder: that the names are relative to.
+        source: what names the images.
         names: of the images.
         given: what the labels say, None where they say nothing.
         exif: see `Reading`; ``apply`` opens all images.
-        labels: what names the images, for messages.
 
     Returns:
-        Height and width in pixels of each image.
+        Height and width in pixels of each image; `UNREADABLE` of those that are left out.
 
     Raises:
-        UserError: if an image is missing or unreadable that the labels give no size for.
+        UserError: if an image is missing or unreadable that the labels give no size for, unless it is left out.
     """
+    folder = source.images
     opened = exif == "apply" or any(size is None for size in given)
     files = files_of(names, folder) if opened else {}
     unknown = [files.get(name, name) for name, size in zip(names, given, strict=True) if size is None]
-    check_present(labels, folder, missing_names(unknown, folder), len(names))
-    measured = iter(image_sizes(folder, unknown, exif) if unknown else ())
+    check_present(source, missing_names(unknown, folder), len(names))
+    measured = iter(image_sizes(folder, unknown, exif, source.may_lack_images) if unknown else ())
 
     def size_of(name: str, size: Size | None) -> Size:
         if size is None:

@@ -126,7 +126,7 @@ def _read(source: Source, exif: Exif) -> AnnotationTable:
     if not labels.files:
         raise UserError(f"'{source.annotations}' holds no JSON file of LabelMe's: name the folder that they are in")
     names = _names_of_images(labels, source)
-    sizes = sizes_of(source.images, names, labels.sizes, exif, source.annotations)
+    sizes = sizes_of(source, names, labels.sizes, exif)
     ids = numbered(sorted(labels.rows.labels))
     builder = TableBuilder(source.annotations, source.images, {number: name for name, number in ids.items()})
     for image_id, (name, size) in enumerate(zip(names, sizes, strict=True), 1):

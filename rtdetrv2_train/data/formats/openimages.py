@@ -105,7 +105,7 @@ def _read(source: Source, exif: Exif) -> AnnotationTable:
     if unlisted := len(images) - len(ids):
         logger.info("'%s': %d images have no line in the table and are left out", source.images, unlisted)
     names = _names_of_classes(None if named else source.classes, rows)
-    sizes = sizes_of(source.images, list(ids), [None] * len(ids), exif, source.annotations)
+    sizes = sizes_of(source, list(ids), [None] * len(ids), exif)
     builder = TableBuilder(source.annotations, source.images, dict(enumerate(names.values(), 1)))
     for (name, image_id), size in zip(ids.items(), sizes, strict=True):
         builder.add_image(image_id, name, *size)
@@ -144,7 +144,7 @@ def _names_of_classes(file: Path | None, rows: Rows) -> dict[str, str]:
     if file is None:
         return {label: label for label in sorted(rows.labels)}
     names = dict[str, str]()
-    for position, values in enumerate(_values(file), 1):
+    for position, values in _values(file):
         if position == 1 and "LabelName" in values:
             continue
         if len(values) < 2:
@@ -164,31 +164,38 @@ def _table(file: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[str,
     Raises:
         UserError: if a column is missing, or a line is cut short.
     """
-    lines = enumerate(_values(file), 1)
+    lines = _values(file)
     header = [name.strip() for name in next(lines, (1, []))[1]]
     if missing := [name for name in needed if name not in header]:
         raise UserError(f"'{file}' has no column {', '.join(missing)}: OpenImages' table of boxes is needed")
     for position, values in lines:
-        if values and len(values) != len(header):
+        if len(values) != len(header):
             raise UserError(
                 f"'{file}', line {position}: it has {len(values)} values, and the first line names {len(header)}: mend "
                 "the line, or get the file again if it is cut short"
             )
-        if values:
-            yield position, dict(zip(header, values, strict=True))
+        yield position, dict(zip(header, values, strict=True))
 
 
-def _values(file: Path) -> Iterator[list[str]]:
-    """The values of each line.
+def _values(file: Path) -> Iterator[tuple[int, list[str]]]:
+    """Each line as its number and its values; those without any are left out, of which spreadsheets leave many.
 
     Raises:
         UserError: if the file cannot be read as text.
     """
+    commas = 0
     try:
         with file.open("rb") as stream:
-            yield from csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""))
+            lines = csv.reader(io.TextIOWrapper(stream, encoding="utf-8-sig", newline=""))
+            for position, values in enumerate(lines, 1):
+                if any(map(str.strip, values)):
+                    yield position, values
+                else:
+                    commas += len(values) > 1
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"'{file}' cannot be read as a table: {error}") from error
+    if commas:
+        logger.warning("'%s': %d lines have commas and no values, and are left out", file, commas)
 
 
 def _state(source: Source) -> dict[str, Any]:

@@ -92,13 +92,14 @@ def _read(source: Source, exif: Exif) -> AnnotationTable:
     schema = _opened(files[0]).schema_arrow
     columns = columns_of(schema, files[0])
     names = _images(source, files)
-    sizes = image_sizes(source.images, names, exif)
+    sizes = image_sizes(source.images, names, exif, source.may_lack_images)
     rows = _rows(files, columns)
     last = max(rows.images, default=0)
     if last > len(names):
         raise UserError(f"'{files[0]}' changed while it was read: start again")
     sizes_of_boxes = np.array(sizes, dtype=np.int64).reshape(-1, 2)[rows.images - 1]
-    form = form_of(rows.boxes, sizes_of_boxes, source.annotations)
+    known = sizes_of_boxes.all(axis=1)
+    form = form_of(rows.boxes[known], sizes_of_boxes[known], source.annotations)
     if form.shares:
         rows.forget_areas()  # whose unit is not told
     told = class_names(schema, columns.label, files[0]) if columns.label else None

@@ -35,6 +35,8 @@ class Source:
         part: what the set calls it; empty where it has no parts.
         listing: file or folder that says which images belong to this part; None: all that are annotated.
         classes: file with the names of the classes; None where the labels name them.
+        may_lack_images: whether images that are missing or cannot be read are left out, with their boxes, where the
+            labels do not give their sizes; else they are an error.
     """
 
     format: str
@@ -43,6 +45,7 @@ class Source:
     part: Part = ""
     listing: Path | None = None
     classes: Path | None = None
+    may_lack_images: bool = False
 
 
 @dataclass(frozen=True)

@@ -91,13 +91,11 @@ def _is_label_folder(folder: Path) -> bool:
 def _read(source: Source, exif: Exif) -> AnnotationTable:
     files = files_in(source.annotations, ".txt")
     images = by_stem(source.images)
-    check_present(
-        source.annotations, source.images, [f.stem + ".jpg" for f in files if f.stem not in images], len(files)
-    )
-    if without := len(images) - len(files):
-        logger.warning("'%s': %d images have no labels and are left out", source.images, without)
-    names = [images[file.stem] for file in files]
-    sizes = sizes_of(source.images, names, [None] * len(names), exif, source.annotations)
+    check_present(source, [f.stem + ".jpg" for f in files if f.stem not in images], len(files))
+    if without := images.keys() - {file.stem for file in files}:
+        logger.warning("'%s': %d images have no labels and are left out", source.images, len(without))
+    names = [images.get(file.stem, f"{file.stem}.jpg") for file in files]
+    sizes = sizes_of(source, names, [None] * len(names), exif)
     builder = TableBuilder(source.annotations, source.images, dict(enumerate(CLASSES, 1)))
     others, annotation_id = 0, 0
     for image_id, (file, name, size) in enumerate(zip(files, names, sizes, strict=True), 1):

@@ -58,7 +58,7 @@ def read(source: Source, exif: Exif) -> AnnotationTable:
     classes = _classes(source, files)
     images = _images(source, files)
     given = [file.content.size for file in files]
-    sizes = sizes_of(source.images, images, given, exif, source.annotations)
+    sizes = sizes_of(source, images, given, exif)
     builder = TableBuilder(source.annotations, source.images, {id_: name for name, id_ in classes.items()})
     rows = Rows()
     for image_id, (name, (height, width), file) in enumerate(zip(images, sizes, files, strict=True), 1):

@@ -12,7 +12,7 @@ from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.formats.folder_state import names_in, state_of_labels, state_of_names, state_of_some
 from rtdetrv2_train.data.formats.source import Format, Source, state_of_files
 from rtdetrv2_train.data.formats.yolo_images import ImageFolders, image_folders_of, images_of, labels_of
-from rtdetrv2_train.data.formats.yolo_layout import CLASS_FILES, NAME, find, is_no_label
+from rtdetrv2_train.data.formats.yolo_layout import NAME, find, is_no_label, names_wanted
 from rtdetrv2_train.data.formats.yolo_rows import RowError, read_rows
 from rtdetrv2_train.data.formats.yolo_yaml import YAML_SUFFIXES, read_data_yaml
 from rtdetrv2_train.data.images.decode import Exif
@@ -48,7 +48,7 @@ def read(source: Source, exif: Exif) -> AnnotationTable:
         )
     files = _named(source, folders)
     builder = TableBuilder(source.annotations, source.images, classes)
-    sizes = image_sizes(source.images, [name for _, _, name in files], exif)
+    sizes = image_sizes(source.images, [name for _, _, name in files], exif, source.may_lack_images)
     for number, ((_, _, name), (height, width)) in enumerate(zip(files, sizes, strict=True), 1):
         builder.add_image(number, name, height, width)
     labels = _Labels(source, classes, keypoints)
@@ -90,10 +90,7 @@ def _classes(source: Source) -> tuple[Mapping[int, str], int]:
             logger.warning("'%s': 'nc' is %d, and 'names' has %d: the names count", file, nc, names)
         return described.names, described.keypoints
     if source.classes is None:
-        raise UserError(
-            f"the names of the classes of '{source.annotations}' are nowhere: write them into "
-            f"'{source.annotations.parent / CLASS_FILES[0]}', one a line, or write a data.yaml"
-        )
+        raise UserError(names_wanted(source))
     try:
         lines = source.classes.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:

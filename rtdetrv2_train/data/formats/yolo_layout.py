@@ -59,6 +59,19 @@ def find(path: Path) -> list[Source]:
     return _of_folders(path)
 
 
+def lacks_names(source: Source) -> bool:
+    """Whether nothing tells the names of the classes of a YOLO set."""
+    return source.format == NAME and source.classes is None and source.annotations.suffix.lower() not in YAML_SUFFIXES
+
+
+def names_wanted(source: Source) -> str:
+    """What to say where nothing tells the names of the classes."""
+    return (
+        f"the names of the classes of '{source.annotations}' are nowhere: write them into "
+        f"'{source.annotations.parent / CLASS_FILES[0]}', one a line, or write a data.yaml"
+    )
+
+
 def _of_yaml(described: DataYaml) -> list[Source]:
     sources = []
     for part in described.parts:

@@ -38,6 +38,9 @@ IMAGE_SUFFIXES = (
     ".webp",
 )
 
+TRAIN_WITHOUT = "train without such images with data.on_bad_image=skip"
+"""What may be done about images that are missing or cannot be read, for messages."""
+
 _AT_FIRST, _AT_MOST = 2**13, 2**18  # bytes; a header with a preview and a colour profile is of some 100 kB
 _START_OF_SCAN, _APPLICATION_1 = 0xDA, 0xE1
 _ORIENTATION, _SHORT = 0x0112, 3  # EXIF's tag and its type
@@ -47,7 +50,11 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_KINDS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # bits by type of colour
 
 
-def image_sizes(folder: Path, names: Sequence[str], exif: Exif) -> list[tuple[int, int]]:
+UNREADABLE = (0, 0)
+"""Stands for the size of an image that is missing or cannot be read."""
+
+
+def image_sizes(folder: Path, names: Sequence[str], exif: Exif, may_lack: bool = False) -> list[tuple[int, int]]:
     """The (height, width) of images, in pixels.
 
     Args:
@@ -55,6 +62,7 @@ def image_sizes(folder: Path, names: Sequence[str], exif: Exif) -> list[tuple[in
         names: of the files.
         exif: ``ignore``: sizes as stored. ``auto`` and ``apply``: of the image turned as its EXIF says, which is what
             annotation tools show.
+        may_lack: whether images may be missing or unreadable, whose size is then `UNREADABLE`.
 
     Raises:
         UserError: if an image is missing or cannot be read; names the first such.
@@ -68,6 +76,8 @@ def image_sizes(folder: Path, names: Sequence[str], exif: Exif) -> list[tuple[in
         try:
             header = _fast_header(name, base) or read_header(folder / name)
         except (UnreadableImageError, OSError) as error:
+            if may_lack:
+                return UNREADABLE
             raise _unreadable(folder / name, error) from error
         return (header.height, header.width) if exif == "ignore" else header.upright_size
 
@@ -79,9 +89,11 @@ def image_sizes(folder: Path, names: Sequence[str], exif: Exif) -> list[tuple[in
 
 def _unreadable(path: Path, error: UnreadableImageError | OSError) -> UserError:
     if isinstance(error, OSError) and error.errno == errno.ENOENT:
-        return UserError(f"the image '{path}' is missing: put it there, or take its annotations out")
+        return UserError(f"the image '{path}' is missing: put it there, take its annotations out, or {TRAIN_WITHOUT}")
     reason = error.strerror if isinstance(error, OSError) else str(error)
-    return UserError(f"the image '{path}' cannot be read ({reason}): replace it, or take it and its annotations out")
+    return UserError(
+        f"the image '{path}' cannot be read ({reason}): replace it, take it and its annotations out, or {TRAIN_WITHOUT}"
+    )
 
 
 def _fast_header(name: str, folder: int) -> ImageHeader | None:

@@ -59,7 +59,7 @@ class CocoDataModule(LightningDataModule):
         eval_batch_size: validation images per batch and rank.
         num_workers: workers of each loader and rank; ``auto``: all cores but the one that trains, at most 16.
         seed: of shuffling, batch sizes and augmentation.
-        on_bad_image: ``raise`` or ``skip`` (see `DetectionDataset`).
+        on_bad_image: ``raise`` or ``skip`` (see `DetectionDataset`; where labels do not give sizes, see `Source`).
         repeat_threshold: images of classes in less than this share of all images are seen more often in training (see
             `repeat_factors`); None: all equally often.
         cache: ``ram`` or ``disk``: keep decoded training images there (see `ImageCache`); None: decode them each time.

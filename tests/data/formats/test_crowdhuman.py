@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.formats.crowdhuman import FORMAT
 from rtdetrv2_train.errors import UserError
+from rtdetrv2_train.evaluation.coco import CocoEvaluator
+from rtdetrv2_train.types import Detections
 
 ID = "273271,1a0d6000b9e1f5b7"
 
@@ -36,10 +39,33 @@ def read(path: Path) -> AnnotationTable:
 def test_the_boxes_are_those_of_whole_persons(tmp_path: Path) -> None:
     write(tmp_path, {"ID": ID, "gtboxes": [person([10, 20, 30, 40], box_id=0), person([-5, 1, 50.5, 90], box_id=1)]})
     table = read(tmp_path)
-    assert table.raw_boxes.tolist() == [[10, 20, 30, 40], [-5, 1, 50.5, 90]]
     assert table.boxes.tolist() == [[10, 20, 40, 60], [0, 1, 45.5, 80]]
     assert (table.category_ids, table.class_names) == ((1,), ("person",))
     assert (table.file_names.tolist(), table.size(0)) == ([f"{ID}.jpg"], (80, 100))
+
+
+def test_boxes_end_where_the_image_does_in_evaluation_too(tmp_path: Path) -> None:
+    """As in CrowdHuman's own evaluation: else detections that are exactly what was trained on would be misses."""
+    boxes = [person([10, 20, 30, 40]), person([-50, 1, 90, 190]), person([90, -9, 30, 20], ignore=1)]
+    write(tmp_path, {"ID": ID, "gtboxes": boxes})
+    table = read(tmp_path)
+    assert table.raw_boxes.tolist() == [[10, 20, 30, 40], [0, 1, 40, 79], [90, 0, 10, 11]]
+    assert table.raw_areas.tolist() == [1200, 40 * 79, 110]
+    evaluator = CocoEvaluator(table.ground_truth(), table.category_ids)
+    found = Detections(
+        torch.zeros(1, 2, dtype=torch.long), torch.from_numpy(table.boxes.copy())[None], torch.ones(1, 2)
+    )
+    evaluator.update(found, torch.from_numpy(table.image_ids))
+    assert evaluator.compute().AP == 1
+
+
+@pytest.mark.parametrize("box", [[200, 10, 30, 40], [-40, 10, 40, 40]])
+def test_a_person_outside_the_image_is_a_problem(tmp_path: Path, box: list[int]) -> None:
+    write(tmp_path, {"ID": ID, "gtboxes": [person([1, 1, 5, 5]), person(box)]})
+    table = read(tmp_path)
+    assert [str(problem) for problem in table.problems] == [
+        f"{ID}.jpg, annotation 2: bbox {[float(side) for side in box]} lies outside the image (100 x 80)"
+    ]
 
 
 def test_masks_and_ignored_persons_are_crowd_regions(tmp_path: Path) -> None:

@@ -225,3 +225,39 @@ def test_images_that_are_given_count_more_than_those_of_a_data_yaml(tmp_path: Pa
     (tmp_path / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [cat, dog]\n")
     table = load_source(source_of(tmp_path / "data.yaml", tmp_path / "images/val"))
     assert (table.file_names.tolist(), table.raw_labels.tolist()) == (["of_val.png"], [1])
+
+
+def visdrone_with_yolo(root: Path, parts: tuple[str, ...] = ("train", "val")) -> None:
+    """VisDrone as Ultralytics' script leaves it: with labels of YOLO beside, and no names of classes."""
+    for part in parts:
+        folder = root / f"VisDrone2019-DET-{part}"
+        for name, text in (("annotations", "1,2,3,4,1,4,0,0\n"), ("labels", "3 0.5 0.5 0.1 0.1\n"), ("images", "")):
+            (folder / name).mkdir(parents=True)
+            (folder / name / ("a.txt" if text else "a.jpg")).write_text(text)
+
+
+def test_yolo_labels_without_names_give_way_to_another_format(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    visdrone_with_yolo(tmp_path)
+    assert [(source.format, source.part) for source in found_sources(tmp_path)] == [
+        ("visdrone", "train"),
+        ("visdrone", "val"),
+    ]
+    said = "labels in 'VisDrone2019-DET-train/labels', so those in VisDrone format count"
+    assert said in caplog.text
+    train = tmp_path / "VisDrone2019-DET-train"
+    assert [source.format for source in found_sources(train)] == ["visdrone"]
+    assert source_of(train, train / "images").format == "visdrone"
+    (tmp_path / "classes.txt").write_text("a\nb\nc\nd\n")
+    assert {source.format for source in found_sources(tmp_path)} == {"yolo"}
+
+
+def test_where_yolo_labels_without_names_are_wanted_other_formats_are_named(tmp_path: Path) -> None:
+    visdrone_with_yolo(tmp_path)
+    message = r"classes of '.*train/labels' are nowhere: write them .* in VisDrone format with data\.format=visdrone"
+    with pytest.raises(UserError, match=message):
+        found_sources(tmp_path, "yolo")
+    (tmp_path / "old-val/images").mkdir(parents=True)
+    (tmp_path / "old-val/annotations").symlink_to(tmp_path / "VisDrone2019-DET-val/annotations")
+    with pytest.raises(UserError, match=message):  # VisDrone itself is not clear
+        found_sources(tmp_path)

@@ -189,6 +189,22 @@ def test_a_line_that_is_cut_short_is_named(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_lines_without_values_are_left_out_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Spreadsheets leave lines of commas."""
+    picture(tmp_path / "train" / "a.jpg")
+    commas = "," * HEADER.count(",")
+    lines = (commas, line("a", "/m/1"), "", ", ,", f"{commas}")
+    write(tmp_path, *lines, classes=f"{CLASSES},\n\n")
+    table = read(tmp_path)
+    assert (len(table), len(table.boxes), table.class_names) == (1, 1, ("Cat", "Dog", "Bird"))
+    assert f"{TABLE}': 3 lines have commas and no values, and are left out" in caplog.text
+    assert "descriptions-boxable.csv': 1 lines have commas and no values" in caplog.text
+    assert len(caplog.records) == 2
+    write(tmp_path, commas, line("a", "/m/1"), "b,xclick")
+    with pytest.raises(UserError, match="line 4: it has 2 values"):
+        read(tmp_path)
+
+
 def test_a_broken_list_of_classes_is_named(tmp_path: Path) -> None:
     picture(tmp_path / "train" / "a.jpg")
     write(tmp_path, line("a", "/m/1"), classes="/m/0,Cat\n/m/1")

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,17 @@ def test_boxes_classes_and_images_are_those_of_the_rows(tmp_path: Path) -> None:
     assert table.image_ids.tolist() == [1, 2, 3]
     assert [int(np.asarray(Image.open(table.path(place)))[0, 0]) for place in range(3)] == [10, 20, 30]
     assert table.size(0) == (80, 100)
+
+
+def test_an_unreadable_image_is_left_out_where_it_may_be(tmp_path: Path) -> None:
+    bad = {"image": {"bytes": b"none", "path": "a.jpg"}, "objects": {"bbox": BOXES, "category": [0, 1]}}
+    write(tmp_path / "train.parquet", [row(10), bad, row(30)])
+    with pytest.raises(UserError, match=r"cannot be read.*data\.on_bad_image=skip"):
+        read(tmp_path)
+    (source,) = FORMAT.find(tmp_path)
+    table = FORMAT.read(replace(source, may_lack_images=True), "auto")
+    assert (table.image_ids.tolist(), len(table.unreadable)) == ([1, 3], 1)
+    assert np.abs(table.raw_boxes - (BOXES + BOXES)).max() < 1e-3
 
 
 def test_objects_may_be_a_list_of_structs(tmp_path: Path) -> None:
