@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from torch import Tensor, nn
 
-from rtdetrv2_train import build_model
+from rtdetrv2_train import build_criterion, build_model
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.training.oom import SplitOnOOM
 from rtdetrv2_train.types import Batch, Targets
-from tests.support import composed
 
 
 class Step:
@@ -25,7 +23,7 @@ class Step:
         for part in self.model.modules():
             if isinstance(part, nn.BatchNorm2d):
                 part.eval()
-        self.criterion = instantiate(composed("model=nano").model.criterion)
+        self.criterion = build_criterion("nano")
         self.most_in_forward = self.most_in_backward = 100
         self.sizes: list[int] = []
         # the hook runs after a part of the gradient has been accumulated

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,22 +22,44 @@ class _RampedEMA(AveragedModel):
     def __init__(self, model: nn.Module, device: torch.device | int | None = None, **_: Any) -> None:
         super().__init__(model, device, use_buffers=True)
         self.decay = 0.0
+        self._pairs: _Pairs | None = None  # found once, as that takes a tenth of a step of a small model
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """Update all tensors, in a few fused operations."""
-        averaged: list[Tensor] = []
-        current: list[Tensor] = []
-        frozen = tuple(f"model.{name}." for name in getattr(getattr(model, "model", None), "frozen", ()))
-        for (name, mine), theirs in zip(_tensors(self.module), (t for _, t in _tensors(model)), strict=True):
-            if not mine.is_floating_point() or name.endswith(_CONSTANTS) or name.startswith(frozen):
-                mine.copy_(theirs)  # counters, constants of the configuration, and what a mean of it would round
-            else:
-                averaged.append(mine)
-                current.append(theirs)
-        torch._foreach_mul_(averaged, self.decay)
-        torch._foreach_add_(averaged, current, alpha=1 - self.decay)
+        pairs = self._pairs = self._pairs or _Pairs.of(self.module, model)
+        for mine, theirs in pairs.copied:
+            mine.copy_(theirs)
+        torch._foreach_mul_(pairs.averaged, self.decay)
+        torch._foreach_add_(pairs.averaged, pairs.current, alpha=1 - self.decay)
         self.n_averaged += 1
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Tensors of the EMA beside those that are trained, which stay the same objects as long as a run lasts.
+
+    Attributes:
+        averaged: of the EMA.
+        current: those that it averages.
+        copied: counters, constants of the configuration, and what is frozen, which a mean would round.
+    """
+
+    averaged: list[Tensor]
+    current: list[Tensor]
+    copied: list[tuple[Tensor, Tensor]]
+
+    @classmethod
+    def of(cls, average: nn.Module, model: nn.Module) -> _Pairs:
+        frozen = tuple(f"model.{name}." for name in getattr(getattr(model, "model", None), "frozen", ()))
+        pairs = cls([], [], [])
+        for (name, mine), theirs in zip(_tensors(average), (t for _, t in _tensors(model)), strict=True):
+            if not mine.is_floating_point() or name.endswith(_CONSTANTS) or name.startswith(frozen):
+                pairs.copied.append((mine, theirs))
+            else:
+                pairs.averaged.append(mine)
+                pairs.current.append(theirs)
+        return pairs
 
 
 def _tensors(module: nn.Module) -> list[tuple[str, Tensor]]:

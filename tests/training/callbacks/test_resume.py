@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from lightning import Trainer
 from omegaconf import OmegaConf
 
-from rtdetrv2_train import build_model
+from rtdetrv2_train import build_criterion, build_model
 from rtdetrv2_train.data.loading.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
@@ -54,7 +53,7 @@ def fit(
     data.load()
     module = Observed(
         model=build_model("nano", num_classes=2),
-        criterion=instantiate(config.model.criterion),
+        criterion=build_criterion("nano"),
         recipe=Recipe(learning_rate=rate, lr_schedule="cosine", warmup_steps=1),
         parameter_rules=OmegaConf.to_container(config.model.parameter_rules),
         evaluator=CocoEvaluator(data.val_annotations.ground_truth(), data.category_ids, "auto"),

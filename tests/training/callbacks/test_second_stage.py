@@ -12,16 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from lightning import Callback, Trainer
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from rtdetrv2_train import build_model
+from rtdetrv2_train import build_criterion, build_model
 from rtdetrv2_train.data.loading.datamodule import CocoDataModule
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
-from rtdetrv2_train.runs.model_configuration import paper_loss
 from rtdetrv2_train.training.atomic_checkpoint_io import AtomicCheckpointIO
 from rtdetrv2_train.training.callbacks.checkpointing import Checkpointing
 from rtdetrv2_train.training.callbacks.ema import EMA
@@ -80,7 +78,7 @@ def fit(folder: Path, resume: bool = False, epoch: int | None = 3, keep: bool = 
     data.load()
     module = Measured(
         model=build_model("nano", num_classes=2),
-        criterion=instantiate(paper_loss(config.model.criterion)),
+        criterion=build_criterion("nano"),
         recipe=RECIPE,
         parameter_rules=OmegaConf.to_container(config.model.parameter_rules),
         evaluator=CocoEvaluator(data.val_annotations.ground_truth(), data.category_ids, "auto"),
