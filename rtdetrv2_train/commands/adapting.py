@@ -100,27 +100,26 @@ def validation_interval(config: DictConfig, num_images: int) -> int:
     return next(n for n in range(most, 0, -1) if epochs % n == 0)
 
 
-def settle_loss(config: DictConfig, num_images: int, pretrained: bool) -> None:
-    """Give a short run from scratch a loss of the classes with which it begins to learn at once.
+def settle_loss(config: DictConfig, num_images: int) -> None:
+    """Give a short run with a new decoder a loss of the classes with which it begins to learn at once.
 
     Varifocal loss weighs a match by the IoU that its box has reached, and what is not matched by the square of its
-    score. Both are near 0 for the first some hundred steps from scratch.
+    score. Both are near 0 for the first some hundred steps of a new decoder, whether the backbone is pretrained or not.
 
     Args:
         config: of the run, whose loss is changed where it is ``auto``.
         num_images: of the training set.
-        pretrained: whether any weights are.
     """
     criterion = config.model.criterion
     if criterion.classification != AUTO:
         return
-    if pretrained or not is_short(config, num_images):
+    if config.init_from or not is_short(config, num_images):
         criterion.classification = "varifocal"
         return
     criterion.classification = "mal"
     if criterion.gamma is None:
-        criterion.gamma = config.recipe.short_run.from_scratch_gamma
-    reason = "in a short run from scratch varifocal loss would give the first steps little to learn"
+        criterion.gamma = config.recipe.short_run.new_decoder_gamma
+    reason = "varifocal loss gives a decoder that is new little to learn in the first steps, and the run is short"
     log.info("model.criterion.classification = mal, with gamma = %g: %s", criterion.gamma, reason)
 
 

@@ -36,6 +36,7 @@ from rtdetrv2_train.commands.building import (
 )
 from rtdetrv2_train.console import print_line
 from rtdetrv2_train.data.loading.datamodule import CocoDataModule
+from rtdetrv2_train.data.survey import size_advice
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.analysis.advice import worst_classes
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
@@ -150,6 +151,8 @@ def _train(trainer: Trainer, config: DictConfig) -> TrainedRun | None:
         _announce(config, batch_size)
     data.load()
     num_images = len(data.train_annotations)
+    if trainer.is_global_zero and (advice := size_advice(data.train_annotations, data.image_size)):
+        log.warning(advice)
     settle_length(config, trainer, num_images)
 
     model = RTDETRv2(configured_architecture(config.model, data.num_classes, data.image_size, data.channels))
@@ -165,7 +168,7 @@ def _train(trainer: Trainer, config: DictConfig) -> TrainedRun | None:
         enable_gradient_checkpointing(model)
     if config.compile:
         compile_convolutions(model)
-    settle_loss(config, num_images, pretrained)
+    settle_loss(config, num_images)
     data.schedule = augmentation_schedule(data.schedule, config, num_images, pretrained)
     module = DetectionModule(
         model=model,

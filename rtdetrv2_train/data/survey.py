@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,8 @@ _MOST_BOXES = 50_000  # of a large set, spread over it
 _NEARLY_ALL = 0.99
 _SOME = 0.1
 _PERCENTILES = (0.1, 99.9)
+_STRIDE = 8  # of the finest feature map: of what is smaller, a model sees one position
+_MANY_SMALL, _FEW_SMALL = 0.25, 0.1
 _HALF_OF_8_BITS, _HALF_OF_16_BITS = 2**7, 2**15
 
 
@@ -141,6 +143,36 @@ def measured_range(paths: Iterable[Path], channels: int = RGB) -> PixelRange | N
     if high <= low or (low >= 0 and as_usual):
         return None
     return low, high
+
+
+def size_advice(annotations: AnnotationTable, image_size: Sequence[int]) -> str:
+    """A line on boxes that are too small for a model's finest feature map; empty where few are.
+
+    Args:
+        annotations: of the training set.
+        image_size: (height, width) of the input in pixels, which images are stretched to.
+    """
+    kept = np.flatnonzero(~annotations.raw_crowd)
+    kept = kept[:: max(1, len(kept) // _MOST_BOXES)]
+    if not len(kept):
+        return ""
+    sizes = np.column_stack([annotations.widths, annotations.heights])[annotations.raw_images[kept]]
+    sides = np.sqrt((annotations.raw_boxes[kept, 2:].clip(min=0) / sizes).prod(axis=1))  # as shares of the image's
+
+    def small(factor: float) -> float:
+        return float(np.mean(sides * factor * np.sqrt(np.prod(image_size)) < _STRIDE))
+
+    if small(1) < _MANY_SMALL:
+        return ""
+    height, width = image_size
+    line = f"{small(1):.0%} of the boxes have fewer than {_STRIDE} x {_STRIDE} pixels at {height} x {width}"
+    most = np.sqrt(np.median(sizes.prod(axis=1)) / np.prod(image_size))  # where images have no more pixels
+    factors = [factor for factor in (1.5, 2, 3, 4) if factor <= most]
+    if not factors:
+        return f"{line}, which is hard to learn; the images have no more pixels"
+    factor = next((factor for factor in factors if small(factor) < _FEW_SMALL), factors[-1])
+    larger = ",".join(str(round(side * factor / 32) * 32) for side in image_size)
+    return f"{line}: with model.image_size=[{larger}] {small(factor):.0%} would have"
 
 
 def other_convention(annotations: AnnotationTable) -> str:

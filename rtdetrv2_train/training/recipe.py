@@ -46,8 +46,8 @@ class ShortRun:
         from_scratch_augmentation_share: fraction of the run with strong augmentation if no weights are pretrained. The
             rest of the run shows images as evaluation does.
         from_scratch_plain_epochs: epochs that the rest has at least; a run of fewer has no strong augmentation.
-        from_scratch_gamma: exponent of the loss of the classes, MAL, if no weights are pretrained. The smaller it is,
-            the more a query that is not matched has to learn while scores are still low.
+        new_decoder_gamma: exponent of the loss of the classes, MAL, if no detector's weights are loaded. The smaller it
+            is, the more a query that is not matched has to learn while scores are still low.
     """
 
     below_steps: int = 30_000
@@ -59,7 +59,7 @@ class ShortRun:
     lr_schedule: LRSchedule = "cosine"
     from_scratch_augmentation_share: float = 0.5
     from_scratch_plain_epochs: int = 30
-    from_scratch_gamma: float = 0.5
+    new_decoder_gamma: float = 0.5
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

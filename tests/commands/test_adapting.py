@@ -89,20 +89,20 @@ def test_a_run_on_a_few_images_has_the_steps_that_it_needs_and_is_resumed_with_t
 
 
 @pytest.mark.parametrize(
-    ("overrides", "pretrained", "loss"),
+    ("overrides", "loss"),
     [
-        ([], False, ("mal", 0.5)),
-        ([], True, ("varifocal", None)),
-        (["recipe=paper"], False, ("varifocal", None)),
-        (["model.epochs=40000"], False, ("varifocal", None)),
-        (["model.criterion.gamma=1"], False, ("mal", 1)),
-        (["model.criterion.classification=varifocal"], False, ("varifocal", None)),
-        (["recipe=deim"], False, ("mal", None)),
+        ([], ("mal", 0.5)),
+        (["init_from=run"], ("varifocal", None)),
+        (["recipe=paper"], ("varifocal", None)),
+        (["model.epochs=40000"], ("varifocal", None)),
+        (["model.criterion.gamma=1"], ("mal", 1)),
+        (["model.criterion.classification=varifocal"], ("varifocal", None)),
+        (["recipe=deim"], ("mal", None)),
     ],
 )
-def test_only_a_short_run_from_scratch_has_another_loss_than_the_papers(
-    overrides: list[str], pretrained: bool, loss: tuple[str, float | None]
+def test_only_a_short_run_with_a_new_decoder_has_another_loss_than_the_papers(
+    overrides: list[str], loss: tuple[str, float | None]
 ) -> None:
     config = composed("model=r18vd", *overrides)
-    settle_loss(config, num_images=205, pretrained=pretrained)
+    settle_loss(config, num_images=205)
     assert (config.model.criterion.classification, config.model.criterion.gamma) == loss

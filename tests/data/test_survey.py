@@ -14,7 +14,7 @@ from PIL import Image
 from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.images.decode import Reading, read_image
 from rtdetrv2_train.data.index import load_annotations
-from rtdetrv2_train.data.survey import measured_range, other_convention, sample_of_images, warn_of_images
+from rtdetrv2_train.data.survey import measured_range, other_convention, sample_of_images, size_advice, warn_of_images
 from rtdetrv2_train.errors import UserError
 
 BOXES = [[4, 6, 20, 10], [40, 30, 20, 15], [1, 1, 62, 46], [0, 25, 10, 20], [50, 0, 10, 40]]
@@ -46,6 +46,28 @@ def test_the_convention_of_boxes_is_recognised(make_set: Any, boxes: list[list[f
 
 def test_crowd_regions_do_not_count_for_the_convention(make_set: Any) -> None:
     assert other_convention(with_boxes(make_set, [[0.1, 0.1, 0.2, 0.2]], iscrowd=1)) == ""
+
+
+@pytest.mark.parametrize(
+    ("image", "boxes", "advice"),
+    [
+        ((480, 640), [[8, 8, 40, 40]], ""),
+        ((480, 640), [[8, 8, 16, 16]], "100% of the boxes have fewer than 8 x 8 pixels at 160 x 192: "
+            "with model.image_size=[320,384] 0% would have"),
+        ((480, 640), [[8, 8, 16, 16], [8, 8, 9, 9], [8, 8, 99, 99], [8, 8, 99, 99]], "50% of the boxes have fewer than "
+            "8 x 8 pixels at 160 x 192: with model.image_size=[480,576] 0% would have"),
+        ((480, 640), [[8, 8, 16, 16], *[[8, 8, 99, 99]] * 4], ""),
+        ((48, 64), [[8, 8, 2, 2]], "100% of the boxes have fewer than 8 x 8 pixels at 160 x 192, "
+            "which is hard to learn; the images have no more pixels"),
+        ((48, 64), [], ""),
+    ],
+    ids=["large", "small", "very small", "few small", "small images", "none"],
+)  # fmt: skip
+def test_an_input_too_small_for_the_boxes_is_said_with_a_better_one(
+    make_set: Any, image: tuple[int, int], boxes: list[list[float]], advice: str
+) -> None:
+    annotations = [{"id": n, "image_id": 10, "category_id": 3, "bbox": box} for n, box in enumerate(boxes, 1)]
+    assert size_advice(load_annotations(*make_set(1, size=image, annotations=annotations)), (160, 192)) == advice
 
 
 def turned_set(make_set: Any, orientation: int, swapped: bool, size: tuple[int, int]) -> tuple[Path, Path]:
