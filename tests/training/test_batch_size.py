@@ -65,7 +65,7 @@ def test_accumulation_that_a_device_cannot_hold_is_refused() -> None:
 
 
 def test_models_set_the_reference_batch_size_of_their_learning_rates() -> None:
-    for overrides, total, reference in ((["model=r50vd"], 16, 16), (["experiment=quickstart"], 8, 8)):
+    for overrides, total, reference in ((["model=r50vd"], 16, 16), (["experiment=quickstart"], 4, 4)):
         recipe = composed(*overrides).recipe
         assert (recipe.total_batch_size, recipe.reference_batch_size) == (total, reference)
     changed = composed("model=r50vd", "recipe.total_batch_size=64").recipe
