@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
+from lightning.pytorch.callbacks import LambdaCallback, LearningRateMonitor, ModelCheckpoint
 from omegaconf import DictConfig
 
 from rtdetrv2_train.checkpoints.loading import load_weights
@@ -306,8 +306,10 @@ def _freeze(model: RTDETRv2, config: DictConfig, pretrained: bool, is_resumed: b
 
 def _attachments(config: DictConfig, further: Callback) -> dict[str, Any]:
     """Callbacks and loggers."""
-    callbacks = ordered(build(callback) for callback in (config.get("callbacks") or {}).values() if callback)
     loggers = [build(logger) for logger in (config.get("logger") or {}).values() if logger]
+    callbacks = ordered(build(callback) for callback in (config.get("callbacks") or {}).values() if callback)
+    if not loggers:  # without which Lightning's refuses to run
+        callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
     return {
         "callbacks": [*callbacks, further],
         "logger": loggers or False,

@@ -126,6 +126,15 @@ def test_the_recommended_threshold_goes_with_the_model(straight_run: Path, small
     assert len(written[0].splitlines()) > 1
 
 
+def test_a_callback_or_logger_that_is_null_is_left_out(small_set: Path, tmp_path: Path) -> None:
+    without = ["callbacks.pictures=null", "callbacks.curves=null", "logger.tensorboard=null"]
+    short = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", f"run_folder={tmp_path / 'run'}"]
+    run_command("train", *ON_CPU, *of_set(small_set), *without, *short)
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert "metrics.json" in left
+    assert not {"predictions.png", "tensorboard"} & left
+
+
 def test_tensorboard_gets_settings_curves_and_validation_losses(straight_run: Path) -> None:
     events = EventAccumulator(str(straight_run / "tensorboard"), {"images": 0, "scalars": 0}).Reload()
     assert {"val/predictions", "val/precision_and_recall", "val/f1_and_threshold"} <= set(events.Tags()["images"])
