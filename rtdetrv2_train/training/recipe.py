@@ -223,7 +223,7 @@ class Recipe:
             "warmup_steps": (share(short.warmup_share, paper.warmup_steps), f"{short.warmup_share:.1%} of the run"),
             "lr_schedule": (
                 short.lr_schedule if is_short else paper.lr_schedule,
-                "a rate that falls ends at a better AP",
+                "so that a short run, too, ends at a low rate",
             ),
             "max_gradient_norm": (scratch_norm, why),
             "ema_decay": (ema_decay, f"looks back over {short.ema_window_share:.1%} of the run"),
