@@ -29,7 +29,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.contenders import CONTENDERS, Contender
+from benchmarks.contenders import CONTENDERS, Contender, Setting
 from benchmarks.counting import OperationCounter
 from benchmarks.speed_report import Rounds, chart, row
 
@@ -89,8 +89,11 @@ def measure(workload: Workload, contender: str, repeats: int) -> dict[str, float
     """The figures of one implementation, in this process."""
     if contender == "machine":
         return machine()
+    setting = Setting(
+        half=torch.bfloat16 if workload.half else None, compiled="inductor" if workload.compiled else None
+    )
     entry = CONTENDERS[contender](
-        workload.model, workload.size, workload.batch, workload.boxes, workload.freeze_batchnorm
+        workload.model, workload.size, workload.batch, workload.boxes, workload.freeze_batchnorm, setting
     )
     if workload.task == "count":
         return operations(entry)
@@ -104,8 +107,8 @@ def measure(workload: Workload, contender: str, repeats: int) -> dict[str, float
         output = entry.forward()
         seconds = median_seconds(lambda: entry.loss(output), repeats)
     else:
-        predict = entry.predictor(workload.compiled)
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=workload.half):
+        predict = entry.predictor()
+        with torch.inference_mode(), entry.amp():
             seconds = median_seconds(predict, repeats)
     return figures_of(seconds)
 
