@@ -175,9 +175,13 @@ def move(folder: Path, number: int) -> None:
 
 
 def final_state(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of last.ckpt of the newest run: weights, EMA, moments of the optimizer."""
-    path = max(folder.glob(f"{CHECKPOINTS}/last.ckpt"), key=lambda path: path.stat().st_mtime)
-    content = torch.load(path, weights_only=True)
+    """All tensors of last.ckpt of the newest run."""
+    return state_in(max(folder.glob(f"{CHECKPOINTS}/last.ckpt"), key=lambda path: path.stat().st_mtime))
+
+
+def state_in(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint: weights, EMA, moments of the optimizer."""
+    content = torch.load(checkpoint, weights_only=True, map_location="cpu")
     state = {f"ema.{name}": value for name, value in content["state_dict"].items()}
     state |= {f"weights.{name}": value for name, value in content["current_model_state"].items()}
     for index, moments in content["optimizer_states"][0]["state"].items():
