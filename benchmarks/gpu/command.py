@@ -37,13 +37,13 @@ def main() -> None:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="gpu-") as scratch:
         plan = Plan(arguments.dry_run, Path(scratch), arguments.authors and arguments.authors.resolve())
-        Runner(plan, results).run(_chosen(arguments.only, arguments.dry_run))
+        Runner(plan, results).run(chosen_parts(arguments.only, arguments.dry_run))
     bad = sum(record.is_bad for record in results.records)
     print(f"{len(results.records)} results, {bad} to look at, {time.monotonic() - began:.0f} s: {folder / PAGE_FILE}")
-    sys.exit(bad > 0)
+    sys.exit(int(bad > 0))
 
 
-def _chosen(only: list[str] | None, dry_run: bool) -> dict[str, Part]:
+def chosen_parts(only: list[str] | None, dry_run: bool) -> dict[str, Part]:
     """The parts to measure, in their order, always with the card."""
     chosen = {name: part for name, part in PARTS.items() if not only or name in ("card", *only)}
     return {name: Part(part.module, _DRY_BUDGET) for name, part in chosen.items()} if dry_run else chosen

@@ -48,11 +48,11 @@ class Record:
         """Whether somebody has to look at it."""
         return self.state == "failed" or (self.state == "measured" and bool(self.beyond))
 
-    def line(self) -> str:
-        """The result in a line."""
+    def text(self, between: str = "; ") -> str:
+        """The result in words, in a line unless lists are to have other separators than semicolons."""
         if self.state != "measured":
             return f"{self.state}: {self.reason}"
-        text = shown(self.figures)
+        text = shown(self.figures, between)
         bounds = ", ".join(f"{name} at most {most:g}" for name, most in self.at_most.items())
         if not bounds:
             return text
@@ -91,22 +91,30 @@ class Results:
             lines += [f"## {part}", "", "| | | seconds |", "|---|---|---|"]
             for record in self.records:
                 if record.part == part:
-                    lines.append(f"| {record.name} | {_cell(record.line())} | {record.seconds:.1f} |")
+                    lines.append(f"| {record.name} | {_cell(record.text('<br>'))} | {record.seconds:.1f} |")
             lines.append("")
         return lines
 
 
-def shown(figures: Mapping[str, Any]) -> str:
-    """Figures as text: ``name value, name value``; those within figures after their name and a colon."""
-    parts = []
+def shown(figures: Mapping[str, Any], between: str = "; ") -> str:
+    """Figures as text: ``name value, name value``; lists and figures within figures after their name and a colon.
+
+    Args:
+        figures: by name.
+        between: what separates those, and the entries of a list.
+    """
+    plain = [f"{name} {_value(value)}" for name, value in figures.items() if not _has_parts(value)]
+    groups = [", ".join(plain)] * bool(plain)
     for name, value in figures.items():
         if isinstance(value, Mapping):
-            parts.append(f"{name}: {shown(value)};")
-        elif isinstance(value, list | tuple):
-            parts.append(f"{name}: {'; '.join(map(_value, value)) or 'none'};")
-        else:
-            parts.append(f"{name} {_value(value)},")
-    return " ".join(parts).rstrip(",;")
+            groups.append(f"{name}: {shown(value, between)}")
+        elif _has_parts(value):
+            groups.append(f"{name}: {between.join(map(_value, value)) or 'none'}")
+    return between.join(groups)
+
+
+def _has_parts(value: Any) -> bool:
+    return isinstance(value, Mapping | list | tuple)
 
 
 def _value(value: Any) -> str:

@@ -74,7 +74,7 @@ class Runner:
     def keep(self, record: Record) -> None:
         """Keep a result, and print it."""
         self.results.add(record)
-        print(f"{record.part:10} {record.name}: {record.line()} [{record.seconds:.1f} s]", flush=True)
+        print(f"{record.part:10} {record.name}: {record.text()} [{record.seconds:.1f} s]", flush=True)
 
 
 class _Progress:

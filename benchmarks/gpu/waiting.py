@@ -22,7 +22,7 @@ from benchmarks.counting import READS
 _ROOT = Path(__file__).resolve().parents[2]
 _MESSAGE = "called a synchronizing"  # of PyTorch's warning
 # Frames of the first that is on the stack at all tell where a wait comes from.
-_PLACES = ("/rtdetrv2_train/", "/torch/optim/", "/lightning/", "/benchmarks/")
+_PLACES = ("rtdetrv2_train/", "torch/optim/", "lightning/", "benchmarks/", "tests/")
 _FRAMES = 2
 
 
@@ -87,17 +87,14 @@ def place_of(frame: FrameType | None) -> str:
     """Where a stack is in this project: file, line and its text, and the line that has called it."""
     stack = []
     while frame is not None:
-        stack.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
+        if frame.f_code.co_filename != __file__:
+            stack.append((_short(frame.f_code.co_filename), frame))
         frame = frame.f_back
-    stack = [entry for entry in stack if entry[0] != __file__]
-    for place in _PLACES:
-        if own := [entry for entry in stack if place in entry[0]][:_FRAMES]:
-            break
-    else:
-        own = stack[:_FRAMES]
+    found = ([entry for entry in stack if entry[0].startswith(place)] for place in _PLACES)
+    own = next(filter(None, found), stack)[:_FRAMES]
     thread = threading.current_thread()
-    where = " from ".join(f"{_short(file)}:{line} {name}" for file, line, name in own)
-    text = linecache.getline(own[0][0], own[0][1]).strip()
+    where = " from ".join(f"{file}:{frame.f_lineno} {frame.f_code.co_name}" for file, frame in own)
+    text = linecache.getline(own[0][1].f_code.co_filename, own[0][1].f_lineno).strip()
     return f"{where} `{text}`" + ("" if thread is threading.main_thread() else f" in {thread.name.partition('_')[0]}")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ def measurements(plan: Plan) -> list[Measurement]:
     name, size, batch = ("nano", 64, 2) if plan.dry_run else ("r18vd", 640, 4)
     return [
         Measurement("waits of a step", lambda: of_bare_step(name, size, batch, setting_of(plan))),
-        Measurement("waits of a step by Lightning", lambda: of_lightning_step(plan)),
+        Measurement("waits of a step by Lightning", lambda: of_lightning_step(plan.folder / "waits", plan.device)),
         *(
             Measurement(f"a CUDA graph of {stage}", lambda stage=stage: in_a_graph(plan, stage, name, size, batch))
             for stage in _STAGES
@@ -67,10 +68,10 @@ class _Waits(StepObserver):
             self.recorder.__exit__(None, None, None)
 
 
-def of_lightning_step(plan: Plan) -> Figures:
+def of_lightning_step(folder: Path, device: str) -> Figures:
     """Waits of a step of a run: with the batch's way to the device, `NanGuard`, `EMA` and `Checkpointing`."""
-    observer = _Waits(plan.device)
-    ShortRun(plan.folder / "waits", plan.device, steps=3 + STEPS, observer=observer).fit()
+    observer = _Waits(device)
+    ShortRun(folder, device, steps=3 + STEPS, observer=observer).fit()
     return waits_of(observer.recorder.waits)
 
 
