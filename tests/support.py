@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +24,7 @@ from rtdetrv2_train.model.decoder import DecoderConfig
 from rtdetrv2_train.model.detector import RTDETRv2
 from rtdetrv2_train.model.hybrid_encoder import HybridEncoderConfig
 from rtdetrv2_train.runs.model_configuration import configured_architecture
+from rtdetrv2_train.system.resources import available_cores
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "tests" / "reference"
@@ -66,12 +68,15 @@ def build(config: DictConfig, num_classes: int = 80, **decoder: Any) -> RTDETRv2
 
 
 def fill(model: nn.Module) -> None:
-    """Give a model the weights behind the reference's figures."""
-    filled: dict[str, Tensor] = {
-        name: tensor if name.endswith(made.COMPUTED) else made.tensor_for(name, tuple(tensor.shape))
-        for name, tensor in model.state_dict().items()
-    }
-    model.load_state_dict(filled)
+    """Give a model the weights behind the reference's figures. NumPy draws them in several threads."""
+
+    def drawn(entry: tuple[str, Tensor]) -> Tensor:
+        name, tensor = entry
+        return tensor if name.endswith(made.COMPUTED) else made.tensor_for(name, tuple(tensor.shape))
+
+    state = model.state_dict()
+    with ThreadPoolExecutor(available_cores()) as threads:
+        model.load_state_dict(dict(zip(state, threads.map(drawn, state.items()), strict=True)))
 
 
 def fill_with_scores(model: nn.Module) -> None:

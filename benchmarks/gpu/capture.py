@@ -26,16 +26,19 @@ class Captured:
     """
 
     def __init__(self, function: Callable[[], Any]) -> None:
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
+        own, side = torch.cuda.current_stream(), torch.cuda.Stream()
+        side.wait_stream(own)
         with torch.cuda.stream(side):
             for _ in range(_WARM_UP):  # fills caches, chooses algorithms and makes the optimizer's state
                 function()
-        torch.cuda.current_stream().wait_stream(side)
+        own.wait_stream(side)
         torch.cuda.synchronize()
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self.output = function()
+        try:
+            with torch.cuda.graph(self._graph):
+                self.output = function()
+        finally:
+            torch.cuda.set_stream(own)  # a capture that fails leaves its own behind
 
     def __call__(self) -> Any:
         """Replay."""

@@ -13,7 +13,7 @@ from benchmarks.gpu.plan import Figures
 from benchmarks.gpu.timing import synchronise
 
 _MOST = 15
-_STEPS = 2
+_WARM_UP, _STEPS = 2, 2
 _LONGEST_NAME = 70
 
 
@@ -23,7 +23,8 @@ def largest(step: Callable[[], Any], device: str) -> Figures:
     An operation's time is that of the kernels that it starts itself. On a CPU it is its own time.
     """
     on_gpu = torch.device(device).type == "cuda"
-    step()
+    for _ in range(_WARM_UP):
+        step()
     with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]) as recorded:
         for _ in range(_STEPS):
             step()
@@ -32,7 +33,7 @@ def largest(step: Callable[[], Any], device: str) -> Figures:
     operations = [event for event in averages if event.device_type == DeviceType.CPU]
     if not on_gpu:
         return {"operations": _table([(event.key, event.self_cpu_time_total, event.count) for event in operations])}
-    kernels = [event for event in averages if event.device_type == DeviceType.CUDA]
+    kernels = [it for it in averages if it.device_type == DeviceType.CUDA and not it.is_user_annotation]
     return {
         "device ms a step": sum(event.self_device_time_total for event in kernels) / 1000 / _STEPS,
         "kernels a step": sum(event.count for event in kernels) / _STEPS,

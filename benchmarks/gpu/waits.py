@@ -16,13 +16,14 @@ from torch import Tensor
 
 from benchmarks.contenders import Setting
 from benchmarks.gpu.capture import Captured, why_not
-from benchmarks.gpu.plan import Figures, Measurement, Plan
+from benchmarks.gpu.plan import Figures, Measurement, Plan, Skipped
 from benchmarks.gpu.short_runs import ShortRun, StepObserver
 from benchmarks.gpu.steps import WholeStep, recorded_matcher
 from benchmarks.gpu.timing import milliseconds_each
 from benchmarks.gpu.waiting import WaitRecorder
 
 STEPS = 2
+_NOT_CAPTURED: list[str] = []
 _STAGES = ("forward", "forward and loss", "up to the gradient", "all but the assignment", "everything")
 
 
@@ -84,7 +85,6 @@ def waits_of(waits: Counter[str]) -> Figures:
 def in_a_graph(plan: Plan, stage: str, name: str, size: int, batch: int) -> Figures:
     """Whether a part of a step of a fixed batch can be captured, and what replaying it takes instead."""
     step = prepared(name, size, batch, setting_of(plan))
-    step.optimizer.zero_grad()  # of a capture that has failed
     if stage == _STAGES[-1]:
         return captured(plan, step.train_step)
     with recorded_matcher(step):
@@ -92,14 +92,17 @@ def in_a_graph(plan: Plan, stage: str, name: str, size: int, batch: int) -> Figu
 
 
 def captured(plan: Plan, function: Callable[[], Any]) -> Figures:
-    """Whether a function can be captured."""
+    """Whether a function can be captured. After one that could not a process captures no other."""
     function()
     plan.needs_gpu("CUDA graphs")
+    if _NOT_CAPTURED:
+        raise Skipped("a part of it cannot be captured")
     eager = milliseconds_each(function, plan.device, 5)
     try:
         graph = Captured(function)
     except RuntimeError as error:
-        return {"captured": "no", "as": why_not(error), "ms": eager}
+        _NOT_CAPTURED.append(why_not(error))
+        return {"captured": "no", "as": _NOT_CAPTURED[-1], "ms": eager}
     graph()
     return {"captured": "yes", "ms": eager, "ms replayed": milliseconds_each(graph, plan.device, 5)}
 
