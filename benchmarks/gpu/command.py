@@ -23,7 +23,7 @@ from benchmarks.gpu.plan import PARTS, Part, Plan
 from benchmarks.gpu.results import PAGE_FILE, Results
 from benchmarks.gpu.runner import Runner
 
-_DRY_BUDGET = 600.0
+_DRY_BUDGET = 3600.0  # a CPU takes as long as it takes
 
 
 def main() -> None:

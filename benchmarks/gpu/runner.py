@@ -98,7 +98,8 @@ class _Progress:
             if message and "planned" in message:
                 self.planned = message["planned"]
             elif message and "began" in message:
-                current, began, limit = message["began"], time.monotonic(), message["limit"]
+                current, began = message["began"], time.monotonic()
+                limit = float("inf") if self.runner.plan.dry_run else message["limit"]
             elif message:
                 current, limit = None, float("inf")
                 self._keep(Record(**message["ended"]))
