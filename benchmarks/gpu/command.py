@@ -29,7 +29,10 @@ _DRY_BUDGET = 3600.0  # a CPU takes as long as it takes
 def main() -> None:
     """Measure; the status is 1 if something failed or is not as it should be."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the process of a part ends too
-    arguments = _parser().parse_args()
+    parser = _parser()
+    arguments = parser.parse_args()
+    if arguments.authors and not (arguments.authors / "src").is_dir():
+        parser.error(f"--authors {arguments.authors} has no folder src: give rtdetrv2_pytorch of a checkout")
     folder = arguments.results or Path("runs", "gpu", time.strftime("%Y-%m-%d_%H-%M-%S"))
     try:
         results = Results(folder, arguments.dry_run)

@@ -47,7 +47,11 @@ def _of_training(plan: Plan) -> list[Measurement]:
         Measurement(
             "a batch split on OOM", lambda: memory_checks.split_gradient(device, *split), memory_checks.SAME_GRADIENT
         ),
-        Measurement("resume", lambda: training_checks.resume(folder / "resume", device)),
+        Measurement(
+            "resume",
+            lambda: training_checks.resume(folder / "resume", device),
+            training_checks.NO_FURTHER_THAN_AN_EQUAL_RUN,
+        ),
         Measurement("a process group of one", lambda: training_checks.one_process_group(device), {"difference": 0}),
         Measurement("a run of one rank", lambda: training_checks.run_of_one_rank(folder / "ddp", device)),
         Measurement(
