@@ -26,6 +26,8 @@ NOT_IMPORTED = {
     "onnxscript": "torch.onnx.export needs it",
     "imagecodecs": "tifffile decompresses with it",
 }
+# Imported where it is: PyTorch's wheels for GPUs bring the Triton that fits them.
+WITH_PYTORCH = {"triton"}
 FOR_DEVELOPERS = {"test", "dev", "docs"}
 
 
@@ -37,7 +39,7 @@ def imported() -> dict[str, list[str]]:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names = [node.module]
-            for name in {name.partition(".")[0] for name in names} - OWN - sys.stdlib_module_names:
+            for name in {name.partition(".")[0] for name in names} - OWN - WITH_PYTORCH - sys.stdlib_module_names:
                 found.setdefault(name, []).append(str(path.relative_to(ROOT)))
     return found
 
@@ -71,7 +73,7 @@ def test_what_every_run_imports_needs_no_extra() -> None:
     for path in sorted((ROOT / "rtdetrv2_train").rglob("*.py")):
         if "sweeps" in path.parts:
             continue
-        for module in top_level_imports(path) - OWN - sys.stdlib_module_names:
+        for module in top_level_imports(path) - OWN - WITH_PYTORCH - sys.stdlib_module_names:
             providers = {normalised(name) for name in distributions.get(module, [module])}
             assert providers & required, f"{path} imports {module}"
 

@@ -1,7 +1,7 @@
 """Hungarian matching of predictions to ground truth (DETR, arXiv 2005.12872, section 3.1).
 
-Costs of all layers and images are computed together, only between predictions and boxes of the same image. One copy
-takes them to the host. There threads solve the assignments with SciPy while the device computes other things.
+Costs of all layers and images are computed together, only between predictions and boxes of the same image. A GPU solves
+the assignments itself, without the host (``ops/assignment.py``). Elsewhere threads solve them with SciPy.
 
 Shape suffixes: G prediction sets (decoder layers and the encoder), B batch, Q queries, C classes, N boxes of the batch,
 K matched pairs of one set.
@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from rtdetrv2_train.ops.assignment import HIGH_COST, solve_assignments, solves_on
 from rtdetrv2_train.ops.host_copy import HostCopy
 from rtdetrv2_train.ops.matching_cost import CostWeights, matching_cost
 from rtdetrv2_train.types import Targets
 
 # number of costs of all assignments; smaller problems are solved faster by a single thread
 THREADS_PAY_FROM = 2**20
-_HIGH_COST = 1e9
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,17 @@ class Assignment:
 
     query: Tensor
     target: Tensor
+
+
+class SolvedAssignment:
+    """Assignments that the device has been told to find."""
+
+    def __init__(self, cost_NGQ: Tensor, targets: Targets) -> None:
+        self._assignment = Assignment(*solve_assignments(cost_NGQ, targets.image_index, targets.counts))
+
+    def solve(self) -> Assignment:
+        """The assignments, on the device; the same as those of :class:`PendingAssignment` unless costs are equal."""
+        return self._assignment
 
 
 class PendingAssignment:
@@ -77,7 +88,7 @@ class PendingAssignment:
             try:
                 box, query = linear_sum_assignment(cost_nQ)
             except ValueError:  # a cost is NaN or Inf
-                finite = np.nan_to_num(cost_nQ, nan=_HIGH_COST, posinf=_HIGH_COST, neginf=_HIGH_COST)
+                finite = np.nan_to_num(cost_nQ, nan=HIGH_COST, posinf=HIGH_COST, neginf=HIGH_COST)
                 box, query = linear_sum_assignment(finite)
             pairs.append(np.stack([query, box + start]))
         return np.concatenate(pairs, 1)
@@ -114,8 +125,8 @@ class HungarianMatcher:
         self.weights = CostWeights(class_weight, box_weight, giou_weight, alpha, gamma)
 
     @torch.no_grad()
-    def begin(self, logits_GBQC: Tensor, boxes_GBQ4: Tensor, targets: Targets) -> PendingAssignment:
-        """Compute the costs, start their copy to the host and the search for assignments.
+    def begin(self, logits_GBQC: Tensor, boxes_GBQ4: Tensor, targets: Targets) -> SolvedAssignment | PendingAssignment:
+        """Compute the costs and start the search for assignments.
 
         Args:
             logits_GBQC: class logits, ``[G, B, Q, C]`` float32.
@@ -123,4 +134,6 @@ class HungarianMatcher:
             targets: ground truth.
         """
         cost_NGQ = matching_cost(logits_GBQC, boxes_GBQ4, targets, self.weights)
+        if solves_on(cost_NGQ.device.type):
+            return SolvedAssignment(cost_NGQ, targets)
         return PendingAssignment(cost_NGQ, targets.counts)

@@ -64,10 +64,10 @@ class DenoisingLayout:
         Returns:
             boolean ``[T + Q, T + Q]``, True where the query (row) attends to the key (column).
         """
-        group = torch.arange(self.num_queries) // (2 * self.slots)
-        group = torch.cat([group, torch.full((num_matching,), -1)])
-        same = group[:, None] == group[None]
-        return (same | (group == -1)[None]).to(device)
+        group = torch.arange(self.num_queries + num_matching, device=device) // (2 * self.slots)
+        matching = group >= self.num_groups
+        group = group.masked_fill(matching, self.num_groups)
+        return (group[:, None] == group[None]) | matching[None]
 
     def positive_queries(self, targets: Targets) -> Tensor:
         """Indices of the queries that carry a lightly noised box.
@@ -89,11 +89,15 @@ class DenoisingLayout:
         slot_N = slot_of_box(targets)
         if max(targets.counts, default=0) <= self.slots:
             return torch.arange(len(slot_N), device=slot_N.device), slot_N
-        count_N = torch.tensor(targets.counts, device=slot_N.device)[targets.image_index]
+        end_N = torch.searchsorted(targets.image_index, targets.image_index, right=True)
+        count_N = end_N - torch.searchsorted(targets.image_index, targets.image_index)
         seed_N = targets.noise_seeds[targets.image_index] if len(targets.noise_seeds) else torch.zeros_like(slot_N)
         mixed_N = (slot_N * _SPREAD + seed_N % count_N) % count_N
         slot_N = torch.where(count_N > self.slots, mixed_N, slot_N)
-        box_M = (slot_N < self.slots).nonzero().flatten()
+        num_chosen = sum(min(count, self.slots) for count in targets.counts)
+        box_M = (
+            (slot_N >= self.slots).to(torch.uint8).argsort(stable=True)[:num_chosen]
+        )  # nonzero would wait for the GPU
         return box_M, slot_N[box_M]
 
 
@@ -173,7 +177,8 @@ def noisy_queries(
     # if the whole step has no box, its one slot holds a valid box, so that the arithmetic below gives no NaN
     boxes_BS4 = targets.boxes.new_zeros(batch, slots, 4)
     if not targets.totals.most_boxes:
-        boxes_BS4 += targets.boxes.new_tensor([0.5, 0.5, 0.1, 0.1])
+        boxes_BS4[..., :2] = 0.5
+        boxes_BS4[..., 2:] = 0.1
     boxes_BS4[image_M, slot_M] = targets.boxes[box_M]
 
     labels_BT = labels_BS.repeat(1, 2 * layout.num_groups)

@@ -11,7 +11,7 @@ From a batch to new weights, in this order:
    once for each batch of the step.
 5. :meth:`DetectionModule.configure_gradient_clipping` takes the norm of the whole gradient, clips it, and makes the
    optimizer skip the step if it is NaN or Inf.
-6. :meth:`DetectionModule.optimizer_step` lets AdamW change the weights, then frees the gradients.
+6. :meth:`DetectionModule.optimizer_step` lets the optimizer change the weights, then frees the gradients.
 7. The learning-rate schedule moves on (:meth:`DetectionModule.configure_optimizers`).
 8. Callbacks follow in this order: ``callbacks/nan_guard.py`` restores BatchNorm statistics if the step was skipped,
    ``callbacks/ema.py`` updates the EMA, ``callbacks/checkpointing.py`` saves a checkpoint or stops the run.
@@ -40,6 +40,7 @@ from rtdetrv2_train.evaluation.metrics import CocoMetrics
 from rtdetrv2_train.loss.criterion import Criterion
 from rtdetrv2_train.model.output import ModelOutput
 from rtdetrv2_train.model.postprocessing import detections_from
+from rtdetrv2_train.training.muon import Muon, split_groups
 from rtdetrv2_train.training.oom import SplitOnOOM
 from rtdetrv2_train.training.optimizer import group_table, lay_out_state, parameter_groups
 from rtdetrv2_train.training.recipe import Recipe, Schedule
@@ -182,9 +183,11 @@ class DetectionModule(LightningModule):
         return self._schedule
 
     def configure_optimizers(self) -> Any:
-        """AdamW over the parameter groups, with a learning-rate schedule that moves every step."""
+        """AdamW or Muon over the parameter groups, with a learning-rate schedule that moves every step."""
         schedule = self.schedule
         groups = parameter_groups(self.model, self.parameter_rules, self.recipe.learning_rate, self.recipe.weight_decay)
+        if schedule.optimizer == "muon":
+            groups = split_groups(groups)
         if self.trainer.is_global_zero:
             for note in schedule.notes:
                 log.info(note)
@@ -199,7 +202,12 @@ class DetectionModule(LightningModule):
             group["lr"] *= schedule.learning_rate_factor
             del group["parameter_names"]
         self.learning_rates = [group["lr"] for group in groups]
-        optimizer = torch.optim.AdamW(groups, lr=self.recipe.learning_rate, betas=self.recipe.betas, fused=True)
+        rate, betas = self.recipe.learning_rate, self.recipe.betas
+        optimizer = (
+            Muon(groups, rate, betas, factor=self.recipe.muon_factor)
+            if schedule.optimizer == "muon"
+            else torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
+        )
         optimizer.register_load_state_dict_post_hook(lay_out_state)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, schedule.learning_rate_share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from rtdetrv2_train.errors import UserError, check_number
 
+OptimizerName = Literal["adamw", "muon"]
 LRSchedule = Literal["constant", "cosine", "flat_cosine"]
 Scaling = Literal["sqrt", "linear", "none"]
 Auto = Literal["auto"]
@@ -29,6 +30,7 @@ class PaperRecipe:
     ema_ramp_steps: int = 2000
     max_gradient_norm: float = 0.1
     lr_schedule: LRSchedule = "constant"
+    optimizer: OptimizerName = "adamw"
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class ShortRun:
         warmup_share: warm-up steps, as a fraction of the run.
         ema_window_share: window of the EMA, ``1 / (1 - decay)`` steps, as a fraction of the run.
         ema_ramp_share: ramp of the EMA's decay, as a fraction of the run.
+        from_scratch_optimizer: optimizer if no weights are pretrained.
         from_scratch_learning_rate_factor: factor of all learning rates if no weights are pretrained.
         from_scratch_max_gradient_norm: gradient clipping norm if no weights are pretrained.
         lr_schedule: learning-rate schedule after the warm-up.
@@ -54,6 +57,7 @@ class ShortRun:
     warmup_share: float = 1 / 15
     ema_window_share: float = 1 / 15
     ema_ramp_share: float = 1 / 15
+    from_scratch_optimizer: OptimizerName = "muon"
     from_scratch_learning_rate_factor: float = 4.0
     from_scratch_max_gradient_norm: float = 1.0
     lr_schedule: LRSchedule = "cosine"
@@ -63,7 +67,7 @@ class ShortRun:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if name != "lr_schedule":
+            if name not in ("lr_schedule", "from_scratch_optimizer"):
                 check_number(f"recipe.short_run.{name}", value, 0, whole=False)
 
 
@@ -73,6 +77,7 @@ class Schedule:
 
     Attributes:
         total_steps: optimizer steps of the run.
+        optimizer: ``adamw``, or ``muon`` for the matrices and AdamW for the rest.
         learning_rate_factor: factor of the learning rate of every parameter group.
         warmup_steps: steps of the warm-up.
         lr_schedule: after a linear warm-up ``constant``, or ``cosine`` down to ``final_learning_rate_share`` of it.
@@ -86,6 +91,7 @@ class Schedule:
     """
 
     total_steps: int
+    optimizer: OptimizerName
     learning_rate_factor: float
     warmup_steps: int
     lr_schedule: LRSchedule
@@ -124,6 +130,8 @@ class Recipe:
         learning_rate: learning rate of every parameter without a rule of its own.
         weight_decay: weight decay of every parameter without a rule of its own.
         betas: betas of AdamW.
+        optimizer: ``adamw``, ``muon`` (see ``muon.py``) or ``auto``.
+        muon_factor: the size of Muon's steps as a multiple of AdamW's at the same learning rate.
         learning_rate_factor: factor of all learning rates, or ``auto``.
         warmup_steps: steps of the warm-up, or ``auto``.
         lr_schedule: learning-rate schedule: ``constant``, ``cosine``, ``flat_cosine`` or ``auto``; see `Schedule`.
@@ -148,6 +156,8 @@ class Recipe:
     learning_rate: float = 1e-4
     weight_decay: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
+    optimizer: str = AUTO
+    muon_factor: float = 2.0
     learning_rate_factor: float | Auto = AUTO
     warmup_steps: int | Auto = AUTO
     lr_schedule: str = AUTO
@@ -166,6 +176,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.lr_schedule not in (*get_args(LRSchedule), AUTO):
             raise UserError(f"recipe.lr_schedule is '{self.lr_schedule}': use constant, cosine, flat_cosine or auto")
+        if self.optimizer not in (*get_args(OptimizerName), AUTO):
+            raise UserError(f"recipe.optimizer is '{self.optimizer}': use adamw, muon or auto")
+        check_number("recipe.muon_factor", self.muon_factor, 0, whole=False)
         if self.lr_scaling not in get_args(Scaling):
             raise UserError(f"recipe.lr_scaling is '{self.lr_scaling}': use sqrt, linear or none")
         for name in ("learning_rate_factor", "warmup_steps", "max_gradient_norm", "ema_decay", "ema_ramp_steps"):
@@ -219,6 +232,7 @@ class Recipe:
         scratch_norm = short.from_scratch_max_gradient_norm if scratch else paper.max_gradient_norm
         why = "nothing is pretrained" if scratch else "weights are pretrained" if is_short else "as in the paper"
         automatic: dict[str, tuple[Any, str]] = {
+            "optimizer": (short.from_scratch_optimizer if scratch else paper.optimizer, why),
             "learning_rate_factor": (scratch_factor, why),
             "warmup_steps": (share(short.warmup_share, paper.warmup_steps), f"{short.warmup_share:.1%} of the run"),
             "lr_schedule": (

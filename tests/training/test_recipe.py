@@ -15,6 +15,7 @@ def test_a_long_run_has_exactly_the_values_of_the_paper(from_scratch: bool) -> N
     assert schedule.ema_ramp_steps == paper.ema_ramp_steps == 2000
     assert schedule.max_gradient_norm == paper.max_gradient_norm == 0.1
     assert schedule.learning_rate_factor == 1
+    assert schedule.optimizer == "adamw"
     assert [schedule.learning_rate_share(step) for step in (0, 999, 1999, 500_000)] == [1 / 2000, 0.5, 1, 1]
     assert schedule.ema_decay_at(2000) == pytest.approx(0.9999 * (1 - 2.718281828**-1))
 
@@ -25,6 +26,7 @@ def test_a_run_of_300_steps_warms_up_and_averages_within_its_length() -> None:
     assert 1 / (1 - schedule.ema_decay) < 300 / 4
     assert schedule.ema_decay_at(300) > 0.9 * schedule.ema_decay
     assert schedule.learning_rate_factor > 1
+    assert schedule.optimizer == "muon"
     assert any("warmup_steps = 20" in note for note in schedule.notes)
     assert "300 steps" in schedule.notes[0]
 
@@ -33,6 +35,7 @@ def test_a_short_run_from_pretrained_weights_keeps_learning_rate_and_clipping() 
     schedule = Recipe().resolve(300, from_scratch=False)
     assert schedule.learning_rate_factor == 1
     assert schedule.max_gradient_norm == 0.1
+    assert schedule.optimizer == "adamw"
 
 
 def test_cosine_falls_to_its_share_at_the_last_step() -> None:
@@ -115,6 +118,8 @@ def test_with_the_batch_size_that_they_are_meant_for_learning_rates_stay() -> No
 def test_senseless_values_are_named() -> None:
     with pytest.raises(UserError, match=r"recipe\.lr_schedule is 'linear'"):
         Recipe(lr_schedule="linear")
+    with pytest.raises(UserError, match=r"recipe\.optimizer is 'sgd': use adamw, muon or auto"):
+        Recipe(optimizer="sgd")
     with pytest.raises(UserError, match=r"recipe\.lr_scaling is 'square'"):
         Recipe(lr_scaling="square")
     with pytest.raises(UserError, match=r"recipe\.warmup_steps is 'often'"):

@@ -49,6 +49,7 @@ def six_steps(dtype: torch.dtype) -> tuple[Recorder, dict[str, Tensor]]:
     model = as_in_reference(build(config)).to(dtype)
     model.decoder.num_denoising = 0
     recipe = Recipe(
+        optimizer="adamw",
         learning_rate_factor=1.0,
         warmup_steps=EXPECTED["warmup_duration"],
         lr_schedule="constant",
