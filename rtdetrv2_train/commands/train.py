@@ -35,8 +35,8 @@ from rtdetrv2_train.commands.building import (
     save_and_print_metrics,
 )
 from rtdetrv2_train.console import print_line
+from rtdetrv2_train.data.inspection.object_sizes import size_advice
 from rtdetrv2_train.data.loading.datamodule import CocoDataModule
-from rtdetrv2_train.data.survey import size_advice
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.analysis.advice import worst_classes
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
