@@ -36,12 +36,16 @@ _WAYS_OUT: dict[Convention, str] = {
 }
 
 
-def box_findings(part: str, table: AnnotationTable) -> Iterator[Finding]:
+def box_findings(
+    part: str, table: AnnotationTable, of_other_size: NDArray[np.bool_] | None = None
+) -> Iterator[Finding]:
     """What is wrong with the boxes of a part.
 
     Args:
         part: its name.
         table: of it, with its own classes.
+        of_other_size: bool ``[I]``, images whose annotated size is known to be wrong, so that it tells nothing of their
+            boxes; None where nothing is known.
     """
     yield from _unusable(part, table)
     if convention := convention_of(table):
@@ -52,7 +56,10 @@ def box_findings(part: str, table: AnnotationTable) -> Iterator[Finding]:
     for convention, which in (("shares", shares), ("corners", corners & ~shares)):
         if which.any():
             yield _of_convention(part, table, convention, np.flatnonzero(which))
-    yield from _of_places(part, table, ~(shares | corners | table.raw_crowd))
+    usual = ~(shares | corners | table.raw_crowd)
+    if of_other_size is not None:
+        usual &= ~of_other_size[table.raw_images]
+    yield from _of_places(part, table, usual)
     pairs = same_places(table)
     yield from _doubled(part, table, pairs)
     yield from _contradictory(part, table, pairs)

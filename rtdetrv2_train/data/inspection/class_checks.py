@@ -14,7 +14,7 @@ from rtdetrv2_train.data.inspection.findings import Finding, Level, Parts, quote
 
 _FEW_IMAGES = 10  # of a class: too few to learn it from
 _LARGE_SET = 200  # images, of which a class should have more than that
-_TIMES, _LEAST_EXPECTED = 4.0, 15.0  # by which shares of a class may differ between parts; images that tell
+_TIMES, _LEAST_EXPECTED = 4.0, 30.0  # by which shares of a class may differ between parts; images that tell
 
 
 def class_findings(parts: Parts) -> Iterator[Finding]:

@@ -32,16 +32,17 @@ class Sizes(NamedTuple):
     undecided: NDArray[np.bool_]
 
 
-def image_findings(part: str, table: AnnotationTable, looks: Sequence[Look]) -> Iterator[Finding]:
+def image_findings(part: str, table: AnnotationTable, looks: Sequence[Look], sizes: Sizes) -> Iterator[Finding]:
     """What is wrong with the images of a part.
 
     Args:
         part: its name.
         table: of it.
         looks: at each of its images.
+        sizes: of `sizes_of_images`.
     """
     yield from _absent(part, table, looks)
-    yield from _of_sizes(part, table, looks)
+    yield from _of_sizes(part, table, looks, sizes)
     yield from _deep(part, table, looks)
     plain = np.array([look.plain and not look.error for look in looks], dtype=bool)
     if len(which := np.flatnonzero(plain)):
@@ -125,9 +126,7 @@ def _absent(part: str, table: AnnotationTable, looks: Sequence[Look]) -> Iterato
         )
 
 
-def _of_sizes(part: str, table: AnnotationTable, looks: Sequence[Look]) -> Iterator[Finding]:
-    sizes = sizes_of_images(table, looks)
-
+def _of_sizes(part: str, table: AnnotationTable, looks: Sequence[Look], sizes: Sizes) -> Iterator[Finding]:
     def differences(which: NDArray[np.int64]) -> list[str]:
         return [
             f"{table.widths[i]} x {table.heights[i]} annotated, {looks[i].width} x {looks[i].height} stored"
