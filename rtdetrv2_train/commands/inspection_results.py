@@ -42,16 +42,22 @@ class Fixed(NamedTuple):
     parts: Mapping[str, Mended]
 
 
-def write_fixed(output: Path, found: Inspected) -> Fixed:
+def write_fixed(output: Path, found: Inspected) -> Fixed | None:
     """Write annotations without what is wrong, to a folder that is new.
 
     Args:
         output: folder of the inspection.
         found: what is wrong.
+
+    Returns:
+        None where there is nothing to mend, and nothing is written.
     """
     names = (f"{FIXED_FOLDER}{f'_{number}' * (number > 1)}" for number in range(1, 1000))
     folder = next(output / name for name in names if not (output / name).exists())
     parts = mended(found.parts, found.looks, found.findings)
+    if not any(each.changes for each in parts.values()):
+        print_line("nothing can safely be mended, so that no new annotations are written")
+        return None
     files = {}
     for part, of_part in parts.items():
         content = msgspec.json.encode(coco_content(of_part.table, of_part.table.file_names.tolist()))

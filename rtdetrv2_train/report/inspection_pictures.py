@@ -27,6 +27,7 @@ PICTURES_OF_EACH_FINDING = 8
 _MOST_BOXES = 200
 _GAP = 8
 _LEAST_CUT_OUT = 24
+_LEAST_SHARE, _LEAST_DRAWN = 0.08, 1.5  # sides: of what a cut-out is around, of its image; of a drawn box, in pixels
 
 
 def pictures_of(finding: Finding, parts: Parts, class_names: Sequence[str]) -> list[Picture]:
@@ -62,8 +63,10 @@ def _one(table: AnnotationTable, item: Item, numbers: Sequence[int]) -> Picture 
     if not item.boxes:
         title = f"{name}: {item.note}" if item.note else name
         return _picture(title, pixels, _boxes_of(table, item, numbers, scale), IMAGE_SIDE)
-    wrong = table.raw_boxes[list(item.boxes)] * scale
-    left, top, right, bottom = surroundings(np.nan_to_num(wrong), pixels.shape)
+    wrong = (
+        _at_least(np.nan_to_num(table.raw_boxes[list(item.boxes)]), max(table.size(item.image)) * _LEAST_SHARE) * scale
+    )
+    left, top, right, bottom = surroundings(wrong, pixels.shape)
     named = " and ".join(dict.fromkeys(table.class_names[table.raw_labels[box]] for box in item.boxes))
     if right - left < _LEAST_CUT_OUT or bottom - top < _LEAST_CUT_OUT:  # outside of the image, say
         return _picture(f"{named} in {name}", pixels, _boxes_of(table, item, numbers, scale), IMAGE_SIDE)
@@ -111,13 +114,26 @@ def _boxes_of(
         places = np.concatenate([places, others[~np.isin(others, places)][:_MOST_BOXES]])
     return [
         drawn_box(
-            table.raw_boxes[place] * scale,
+            _at_least(table.raw_boxes[place], _LEAST_DRAWN / scale) * scale,
             numbers[table.raw_labels[place]],
             None,
-            "wrong" if place in item.boxes else "crowd" if table.raw_crowd[place] else "truth",
+            _kind(table, item, place),
         )
         for place in places.tolist()
     ]
+
+
+def _at_least(boxes: NDArray[np.float64], side: float) -> NDArray[np.float64]:
+    """Boxes (xywh) about the same centres, with at least so many pixels a side."""
+    grown = np.maximum(side - boxes[..., 2:], 0)
+    return np.concatenate([boxes[..., :2] - grown / 2, boxes[..., 2:] + grown], axis=-1)
+
+
+def _kind(table: AnnotationTable, item: Item, place: int) -> str:
+    """How a box is drawn: that which is wrong, the one that it is compared with, or another one."""
+    if place in item.boxes:
+        return ("wrong", "right")[item.boxes.index(place)]
+    return "crowd" if table.raw_crowd[place] else "truth"
 
 
 def _picture(title: str, pixels: NDArray[np.uint8], boxes: list[dict[str, Any]], side: int) -> Picture:

@@ -18,7 +18,7 @@ from rtdetrv2_train.data.inspection.conventions import (
     convention_of,
     sizes_of,
 )
-from rtdetrv2_train.data.inspection.findings import Finding, quoted_names
+from rtdetrv2_train.data.inspection.findings import Finding, counted, quoted_names
 from rtdetrv2_train.data.inspection.same_places import SamePlaces, same_places
 from rtdetrv2_train.data.table_builder import NO_AREA, OUTSIDE
 
@@ -101,7 +101,7 @@ def _unusable(part: str, table: AnnotationTable) -> Iterator[Finding]:
             len(left_out),
             len(left_out) + len(table.raw_boxes),
             "boxes",
-            f"{len(left_out)} annotations cannot be used, such as one of {left_out[0]}",
+            f"{counted(len(left_out), 'annotation')} of no use, such as one of {left_out[0]}",
             "training leaves them out; correct or remove them in the labels; fix=true leaves them out",
             notes=[str(each) for each in left_out],
             mended_by_fix=True,
@@ -143,12 +143,13 @@ def _of_places(part: str, table: AnnotationTable, usual: NDArray[np.bool_]) -> I
     left_out = "training leaves them out; draw them again, or fix=true removes them"
     cut = "training cuts them at the border, evaluation does not; fix=true cuts them. Many: are the sizes right?"
     for check, found, what, way_out in (
-        ("no_area", no_area(table), "have no width or height, or less than a pixel", left_out),
-        ("outside", outside(table), "lie outside of their image", left_out),
-        ("reaching_out", reaching_out(table), "reach out of their image", cut),
+        ("no_area", no_area(table), "of no width or height, or less than a pixel", left_out),
+        ("outside", outside(table), "outside of their image", left_out),
+        ("reaching_out", reaching_out(table), "reaching out of their image", cut),
     ):
         if len(which := np.flatnonzero(found & usual)):
-            message = f"{len(which)} boxes {what}, such as one in '{table.file_names[table.raw_images[which[0]]]}'"
+            first = table.file_names[table.raw_images[which[0]]]
+            message = f"{counted(len(which), 'box')} {what}, such as one in '{first}'"
             yield _of_boxes(check, part, table, which, message, way_out)
 
 
@@ -161,7 +162,7 @@ def _doubled(part: str, table: AnnotationTable, pairs: SamePlaces) -> Iterator[F
             part,
             table,
             which,
-            f"{len(which)} objects have a second box of the same class in the same place",
+            f"{counted(len(which), 'box')} in the place of another one of the same class",
             "the model is taught to find them twice; fix=true keeps the first of them",
             beside=pairs.one[alike][first],
         )
@@ -180,7 +181,7 @@ def _contradictory(part: str, table: AnnotationTable, pairs: SamePlaces) -> Iter
         part,
         table,
         pairs.other[which],
-        f"{len(which)} pairs of boxes in the same place are of two classes: {quoted_names(named, 3)}",
+        f"{counted(len(which), 'pair')} of boxes in the same place but of two classes: {quoted_names(named, 3)}",
         "decide on one class; where classes contain each other, as in OpenImages, all is well",
         beside=pairs.one[which],
         fixable=False,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rtdetrv2_train.classes import match_classes
 from rtdetrv2_train.data.annotations import AnnotationTable
-from rtdetrv2_train.data.inspection.findings import Finding, Level, Parts, quoted_names
+from rtdetrv2_train.data.inspection.findings import Finding, Level, Parts, counted, quoted_names
 
 _FEW_IMAGES = 10  # of a class: too few to learn it from
 _LARGE_SET = 200  # images, of which a class should have more than that
@@ -86,7 +86,7 @@ def _empty(train: AnnotationTable, counts: NDArray[np.int64]) -> Iterator[Findin
             len(empty),
             train.num_classes,
             "classes",
-            f"{len(empty)} of {train.num_classes} classes have no box to learn from: {_named(train, empty)}",
+            f"{counted(len(empty), 'class')} without a box to learn from: {_named(train, empty)}",
             "annotate some, or take the classes out of the labels: the model will never find them",
             notes=[train.class_names[label] for label in empty.tolist()],
         )
@@ -106,8 +106,8 @@ def _rare(train: AnnotationTable, counts: NDArray[np.int64]) -> Iterator[Finding
         len(rare),
         train.num_classes,
         "classes",
-        f"{len(rare)} of {train.num_classes} classes are in fewer than {_FEW_IMAGES} images: {quoted_names(shown)}",
-        "annotate more of them; data.repeat_threshold shows their images more often. Wrongly named boxes?",
+        f"{counted(len(rare), 'class')} in fewer than {_FEW_IMAGES} images: {quoted_names(shown)}",
+        "annotate more of them, or correct the names; data.repeat_threshold shows their images more often",
         images=train.raw_images[which],
         boxes=which,
     )
@@ -127,7 +127,7 @@ def _differing(part: str, table: AnnotationTable, train: AnnotationTable) -> Ite
             len(untrained),
             table.num_classes,
             "classes",
-            f"{len(untrained)} classes have boxes here and none to learn from: {_named(table, untrained)}",
+            f"{counted(len(untrained), 'class')} with boxes here and none to learn from: {_named(table, untrained)}",
             "the model cannot find them: move some of their images to the training part, or correct the names",
             images=table.raw_images[which],
             boxes=which,
@@ -140,7 +140,7 @@ def _differing(part: str, table: AnnotationTable, train: AnnotationTable) -> Ite
             len(unmeasured),
             table.num_classes,
             "classes",
-            f"{len(unmeasured)} classes are trained on and have no box here: {_named(table, unmeasured)}",
+            f"{counted(len(unmeasured), 'class')} that are trained on, without a box here: {_named(table, unmeasured)}",
             "their AP is not measured; another split has some: data.val.fraction",
             notes=[table.class_names[label] for label in unmeasured.tolist()],
         )
@@ -159,8 +159,8 @@ def _differing(part: str, table: AnnotationTable, train: AnnotationTable) -> Ite
             len(shifted),
             table.num_classes,
             "classes",
-            f"classes are in quite other shares of the images to train on and of these: {quoted_names(shares, 3)}",
-            "is one part from elsewhere, or are classes confused? data.val.fraction makes a split with equal shares",
+            f"{counted(len(shifted), 'class')} in other shares of images than in training: {quoted_names(shares, 3)}",
+            "look whether classes are confused in one part; data.val.fraction makes a split with equal shares",
             notes=shares,
         )
 

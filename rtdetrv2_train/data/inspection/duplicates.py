@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.inspection.alike import Alike, Pictures, groups_of
-from rtdetrv2_train.data.inspection.findings import Finding, Level, Parts
+from rtdetrv2_train.data.inspection.findings import Finding, Level, Parts, counted
 from rtdetrv2_train.data.inspection.looks import Look
 
 _ROUNDING = 0.01  # share of the image, by which boxes of copies may differ
@@ -47,14 +47,14 @@ def _within(part: str, table: AnnotationTable, alike: Alike, start: int) -> Iter
             copies,
             first,
             part,
-            f"{len(copies)} images are copies of another one of this part, {differing} of them annotated differently",
+            f"{counted(len(copies), 'image')} already here as another one, {differing} of them annotated differently",
             "keep one of each; fix=true keeps the first where the boxes are the same",
             fixable=differing < len(copies),
         )
     near, beside = _later_ones(groups_of(own, len(table)))
     new = ~np.isin(near, copies)
     if new.any():
-        message = f"{new.sum()} images are nearly the same as another one of this part, such as frames of a video"
+        message = f"{counted(int(new.sum()), 'image')} nearly the same as another one here, such as frames of a video"
         remedy = "nothing within a part; frames of one video belong in the same part"
         yield _finding("near_duplicates", "note", part, table, near[new], beside[new], part, message, remedy)
 
@@ -70,8 +70,8 @@ def _between(
     own, others = (np.arange(len(t)) + starts[name] for name, t in ((part, table), ("train", train)))
     partners = pictures.partners(alike, own, others)
     for copy, check, what in (
-        (True, "leaked_copies", "copies of images that are trained on"),
-        (False, "leaked_near_duplicates", "nearly the same as images that are trained on"),
+        (True, "leaked_copies", "that are trained on, too"),
+        (False, "leaked_near_duplicates", "nearly the same as ones that are trained on"),
     ):
         found = [(image, other) for image, (other, is_copy) in partners.items() if is_copy == copy]
         if found:
@@ -84,7 +84,7 @@ def _between(
                 images - starts[part],
                 beside - starts["train"],
                 "train",
-                f"{len(found)} of {len(table)} images are {what}: AP will be too high",
+                f"{counted(len(found), 'image')} of {len(table):,} {what}: AP will be too high",
                 "take them out of one part; fix=true takes them out of what is trained on"
                 if copy
                 else "keep such images in one part, whole videos and places: data.val.fraction splits so",

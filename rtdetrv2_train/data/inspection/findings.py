@@ -94,6 +94,12 @@ def by_level(findings: Sequence[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda each: (LEVELS.index(each.level), -each.count / max(each.total, 1)))
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 image``, ``2 images``, ``1 box``, ``2 boxes``, ``1 class``."""
+    plural = "es" if noun.endswith(("x", "s")) else "s"
+    return f"{count:,} {noun}{plural * (count != 1)}"
+
+
 def quoted_names(names: Sequence[str], most: int = 5) -> str:
     """Names in quotes, not too many, for messages."""
     more = f" and {len(names) - most} more" if len(names) > most else ""

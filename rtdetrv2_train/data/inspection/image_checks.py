@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.images.reading import PixelRange
-from rtdetrv2_train.data.inspection.findings import Finding, Level, Unit, quoted_names
+from rtdetrv2_train.data.inspection.findings import Finding, Level, Unit, counted, quoted_names
 from rtdetrv2_train.data.inspection.looks import MISSING, Look
 
 _USED = 0.5  # of the values that are read: less is flat
@@ -48,7 +48,7 @@ def image_findings(part: str, table: AnnotationTable, looks: Sequence[Look], siz
     if len(which := np.flatnonzero(plain)):
         with_boxes = int((np.diff(table.offsets)[which] > 0).sum())
         level: Level = "warning" if with_boxes else "note"
-        message = f"{len(which)} images are of one colour, {with_boxes} of them with boxes"
+        message = f"{counted(len(which), 'image')} of one colour, {with_boxes} of them with boxes"
         yield _finding("plain_images", level, part, table, which, message, "replace them, or take them out")
 
 
@@ -87,7 +87,7 @@ def unlisted_finding(part: str, table: AnnotationTable, names: Sequence[str], to
         len(names),
         total,
         "images",
-        f"{len(names)} of {total} images in '{table.image_folder}' are in no labels: {quoted_names(names, 3)}",
+        f"{counted(len(names), 'image')} in '{table.image_folder}' without labels: {quoted_names(names, 3)}",
         "annotate them, or list them as images without objects",
         notes=list(names),
     )
@@ -104,7 +104,7 @@ def _absent(part: str, table: AnnotationTable, looks: Sequence[Look]) -> Iterato
             part,
             table,
             np.flatnonzero(missing),
-            f"{missing.sum()} of {total} images are missing",
+            f"{counted(int(missing.sum()), 'image')} of {total:,} missing",
             _SKIP,
             fixable=True,
             notes=[str(table.path(index)) for index in np.flatnonzero(missing).tolist()],
@@ -119,7 +119,7 @@ def _absent(part: str, table: AnnotationTable, looks: Sequence[Look]) -> Iterato
             len(notes),
             total,
             "images",
-            f"{len(notes)} of {total} images cannot be read, such as {notes[0]}",
+            f"{counted(len(notes), 'image')} of {total:,} that cannot be read, such as {notes[0]}",
             _SKIP,
             notes=notes,
             mended_by_fix=True,
@@ -140,7 +140,7 @@ def _of_sizes(part: str, table: AnnotationTable, looks: Sequence[Look], sizes: S
             part,
             table,
             which,
-            f"{len(which)} images have width and height swapped in the labels, or were turned after annotating",
+            f"{counted(len(which), 'image')} with width and height swapped in the labels, or turned after annotating",
             "correct the sizes, or the images; fix=true swaps sizes where all boxes fit the image as it is",
             fixable=True,
             notes=differences(which),
@@ -152,7 +152,7 @@ def _of_sizes(part: str, table: AnnotationTable, looks: Sequence[Look], sizes: S
             part,
             table,
             which,
-            f"{len(which)} images have another size than annotated{_common_factor(table, looks, which)}",
+            f"{counted(len(which), 'image')} of another size than annotated{_common_factor(table, looks, which)}",
             "boxes are taken as they are: scale them, or use the images that were annotated",
             notes=differences(which),
         )
@@ -163,7 +163,7 @@ def _of_sizes(part: str, table: AnnotationTable, looks: Sequence[Look], sizes: S
             part,
             table,
             which,
-            f"{len(which)} images have an orientation in EXIF, and no annotated size tells that they are to be turned",
+            f"{counted(len(which), 'image')} with an orientation in EXIF that no annotated size tells to use or to ignore",
             "look whether the boxes fit: data.exif=apply turns the images, data.exif=ignore says that all is right",
         )
 
@@ -195,8 +195,8 @@ def _deep(part: str, table: AnnotationTable, looks: Sequence[Look]) -> Iterator[
             part,
             table,
             flat,
-            f"{len(flat)} images of more than 8 bits use {values} only, and {low:g} to {high:g} become 0 to 255: they "
-            "come out dark and flat",
+            f"{counted(len(flat), 'image')} of more than 8 bits, {values}, while {low:g} to {high:g} become 0 to "
+            "255: they come out dark or flat",
             f"data.pixel_range=[{lows.min():g},{highs.max():g}], if all images are of that kind, or store them alike",
         )
     else:
@@ -206,7 +206,7 @@ def _deep(part: str, table: AnnotationTable, looks: Sequence[Look]) -> Iterator[
             part,
             table,
             which,
-            f"{len(which)} images have more than 8 bits, {values}; {low:g} to {high:g} become 0 to 255",
+            f"{counted(len(which), 'image')} of more than 8 bits, {values}; {low:g} to {high:g} become 0 to 255",
             "nothing, if they look right here; else data.pixel_range",
         )
 

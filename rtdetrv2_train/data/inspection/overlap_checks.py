@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdetrv2_train.data.annotations import AnnotationTable
-from rtdetrv2_train.data.inspection.findings import Finding
+from rtdetrv2_train.data.inspection.findings import Finding, counted
 from rtdetrv2_train.data.split import picture_of
 
 _LEAST_BOXES = 2  # that two images hardly ever share by chance
@@ -40,9 +40,8 @@ def file_findings(train: AnnotationTable, part: str, val: AnnotationTable) -> It
     """
     shared = np.array(shared_files(train, val), dtype=np.int64).reshape(-1, 2)
     if len(shared):
-        yield _of_images(
-            "shared_files", part, val, shared, f"{len(shared)} of {len(val)} images are files that are trained on too"
-        )
+        message = f"{counted(len(shared), 'image')} of {len(val):,} in files that are trained on, too"
+        yield _of_images("shared_files", part, val, shared, message)
     pictures: dict[str, int] = {}
     for place, name in enumerate(train.file_names.tolist()):
         if (picture := picture_of(name)) != name:
@@ -55,7 +54,7 @@ def file_findings(train: AnnotationTable, part: str, val: AnnotationTable) -> It
     versions = np.array(found, dtype=np.int64).reshape(-1, 2)
     versions = versions[~np.isin(versions[:, 0], shared[:, 0])]
     if len(versions):
-        message = f"{len(versions)} of {len(val)} images are versions of pictures that are trained on, by their names"
+        message = f"{counted(len(versions), 'version')} of pictures that are trained on, by their names"
         yield _of_images("shared_versions", part, val, versions, message)
 
 
@@ -72,7 +71,7 @@ def annotation_findings(train: AnnotationTable, part: str, val: AnnotationTable)
     if len(shared):
         order = np.argsort(signs, kind="stable")
         beside = order[np.searchsorted(signs[order], others[shared])]
-        message = f"{len(shared)} of {len(val)} images have the very boxes of an image that is trained on"
+        message = f"{counted(len(shared), 'image')} of {len(val):,} with the very boxes of one that is trained on"
         yield _of_images("shared_boxes", part, val, np.stack([shared, beside], axis=1), message)
 
 

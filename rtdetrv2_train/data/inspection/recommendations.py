@@ -100,7 +100,7 @@ def _size_of(shape: Sequence[int], reason: str) -> Recommendation:
         "model.image_size",
         list(shape),
         f"model.image_size=[{','.join(map(str, shape))}]",
-        f"{shape[0]} x {shape[1]}: {reason}",
+        reason,
     )
 
 

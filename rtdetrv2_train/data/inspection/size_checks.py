@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from rtdetrv2_train.data.annotations import AnnotationTable
-from rtdetrv2_train.data.inspection.findings import Finding
+from rtdetrv2_train.data.inspection.findings import Finding, counted
 from rtdetrv2_train.data.inspection.object_sizes import STRIDES, sample_of_boxes, sides_at, size_advice
 
 _MANY_UNSEEN = 0.01  # of the images with objects
@@ -34,7 +34,7 @@ def size_findings(part: str, table: AnnotationTable, image_size: Sequence[int], 
             len(crowded),
             len(table),
             "images",
-            f"{len(crowded)} images have more than {most_boxes} boxes, up to {counts.max()}; the model finds no more",
+            f"{counted(len(crowded), 'image')} with up to {counts.max()} boxes, of which the model finds {most_boxes}",
             f"model.architecture.decoder.num_queries={-(-int(counts.max()) // 100) * 100}, or tiles of the images",
             images=crowded,
         )
@@ -47,7 +47,7 @@ def size_findings(part: str, table: AnnotationTable, image_size: Sequence[int], 
             len(empty),
             len(table),
             "images",
-            f"{len(empty)} of {len(table)} images ({share:.0%}) have no box",
+            f"{counted(len(empty), 'image')} of {len(table):,} ({share:.0%}) without a box",
             "they teach what is no object; where objects were forgotten, annotate them or take the images out",
             images=empty,
         )
@@ -88,7 +88,7 @@ def _unseen(part: str, table: AnnotationTable, image_size: Sequence[int]) -> Ite
         len(unseen),
         with_objects,
         "images",
-        f"in {len(unseen)} images every object is below {STRIDES[0]} x {STRIDES[0]} pixels at {height} x {width}",
+        f"{counted(len(unseen), 'image')} without an object of {STRIDES[0]} x {STRIDES[0]} pixels at {height} x {width}",
         "the model can hardly find anything there: a larger model.image_size, or tiles",
         images=unseen,
     )

@@ -19,7 +19,7 @@ function drawBox(box, width, height, letters) {
   const size = Math.max(width, height) / letters;
   const name = data.classes[box.label].name;
   const label = box.score === null ? name : `${name} ${box.score.toFixed(2)}`;
-  const above = box.score !== null;
+  const above = box.score !== null || box.kind === "right";
   const place = above ? Math.max(y - size * 0.25, size * 0.9) : Math.min(y + h + size * 0.95, height - size * 0.2);
   const text = element("text", { x: Math.min(Math.max(x, 1), width - size * 0.5 * label.length), y: place,
     "font-size": size, "stroke-width": size / 5 }, label);
