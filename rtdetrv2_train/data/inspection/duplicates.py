@@ -71,7 +71,7 @@ def _between(
     partners = pictures.partners(alike, own, others)
     for copy, check, what in (
         (True, "leaked_copies", "that are trained on, too"),
-        (False, "leaked_near_duplicates", "nearly the same as ones that are trained on"),
+        (False, "leaked_near_duplicates", "nearly the same as one that is trained on"),
     ):
         found = [(image, other) for image, (other, is_copy) in partners.items() if is_copy == copy]
         if found:

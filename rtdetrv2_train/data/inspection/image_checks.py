@@ -163,7 +163,7 @@ def _of_sizes(part: str, table: AnnotationTable, looks: Sequence[Look], sizes: S
             part,
             table,
             which,
-            f"{counted(len(which), 'image')} with an orientation in EXIF that no annotated size tells to use or to ignore",
+            f"{counted(len(which), 'image')} with an orientation in EXIF, and no annotated size tells what it means",
             "look whether the boxes fit: data.exif=apply turns the images, data.exif=ignore says that all is right",
         )
 

@@ -81,6 +81,7 @@ def _unseen(part: str, table: AnnotationTable, image_size: Sequence[int]) -> Ite
         return
     with_objects = int((largest >= 0).sum())
     height, width = image_size
+    size = f"{STRIDES[0]} x {STRIDES[0]} pixels at {height} x {width}"
     yield Finding(
         "unseen_images",
         "warning" if len(unseen) > _MANY_UNSEEN * with_objects else "note",
@@ -88,7 +89,7 @@ def _unseen(part: str, table: AnnotationTable, image_size: Sequence[int]) -> Ite
         len(unseen),
         with_objects,
         "images",
-        f"{counted(len(unseen), 'image')} without an object of {STRIDES[0]} x {STRIDES[0]} pixels at {height} x {width}",
+        f"{counted(len(unseen), 'image')} without an object of {size}",
         "the model can hardly find anything there: a larger model.image_size, or tiles",
         images=unseen,
     )
