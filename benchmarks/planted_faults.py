@@ -17,19 +17,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-_CHECKOUT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(_CHECKOUT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.planting import Fault, copied, made_up, plant
 from rtdetrv2_train.data.shapes import draw_shapes_image
 
+_CHECKOUT = Path(__file__).resolve().parents[1]
 _WIDTH, _HEIGHT, _DIFFERENT = 640, 480, 200
+_FAULTS = ("error", "warning")  # notes say what is unusual, and may be right
 _Items = dict[tuple[str, str], set[str]]
 
 
@@ -54,10 +56,11 @@ def compare(folder: Path, source: Path | None, seed: int) -> None:
     root = folder / "set"
     planted = copied(source, root) if source else made_up(root, seed)
     planted.write()
-    before = items_of(inspected(root, folder / "before"))
+    before = items_of(inspected(root, folder / "before"), _FAULTS)
     plant(planted, seed)
-    after = items_of(inspected(root, folder / "after", "fix=true"))
-    found = [fault for fault in planted.faults if is_found(fault, after)]
+    findings = inspected(root, folder / "after", "fix=true")
+    everything, after = items_of(findings, (*_FAULTS, "note")), items_of(findings, _FAULTS)
+    found = [fault for fault in planted.faults if is_found(fault, everything)]
     for kind in dict.fromkeys(fault.kind for fault in planted.faults):
         of_kind = [fault for fault in planted.faults if fault.kind == kind]
         missed = [fault.where for fault in of_kind if fault not in found]
@@ -88,11 +91,11 @@ def inspected(root: Path, output: Path, *overrides: str) -> dict[str, Any]:
     return content
 
 
-def items_of(findings: dict[str, Any]) -> _Items:
-    """What each check found in each part: names of images, or of classes. Notes on what is no fault do not count."""
+def items_of(findings: dict[str, Any], levels: Sequence[str]) -> _Items:
+    """What each check found in each part, of some levels: names of images, or of classes."""
     found: _Items = {}
     for finding in findings["findings"]:
-        if finding["level"] == "note" and finding["check"] != "empty_classes":
+        if finding["level"] not in levels:
             continue
         where = found.setdefault((finding["check"], finding["part"]), set())
         for item in finding["items"]:

@@ -116,7 +116,8 @@ def plant(planted: PlantedSet, seed: int = 0) -> None:
         for number in range(2):
             image = in_corners[number] if kind == "corners in place of xywh" else next(free)
             change(planted, image, by_image[image["id"]], number)
-            planted.faults.append(Fault(kind, checks, "train", image["file_name"]))
+            where = f"again_{image['file_name']}" if change is _copy else image["file_name"]
+            planted.faults.append(Fault(kind, checks, "train", where))
     _plant_classes(planted, [next(free) for _ in range(4)], by_image)
     _plant_between(planted, next(free), next(free), by_image)
     planted.write()
@@ -221,7 +222,7 @@ _IN_IMAGES: dict[str, tuple[tuple[str, ...], Change]] = {
     "corners in place of xywh": (("boxes_as_corners",), _as_corners),
     "fractions in place of pixels": (("boxes_as_shares",), _as_shares),
     "the same image twice": (("duplicates",), _copy),
-    "12 bits in a file of 16": (("flat_images",), _deepen),
+    "12 bits in a file of 16": (("flat_images", "deep_images"), _deepen),
 }
 
 

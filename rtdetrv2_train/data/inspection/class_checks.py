@@ -13,6 +13,7 @@ from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.inspection.findings import Finding, Level, Parts, counted, quoted_names
 
 _FEW_IMAGES = 10  # of a class: too few to learn it from
+_MOST_CELLS = 2**22  # of images and classes that are looked at at once
 _LARGE_SET = 200  # images, of which a class should have more than that
 _TIMES, _LEAST_EXPECTED = 4.0, 30.0  # by which shares of a class may differ between parts; images that tell
 
@@ -31,14 +32,20 @@ def class_findings(parts: Parts) -> Iterator[Finding]:
     yield from _rare(train, counts)
     for part, table in parts.items():
         if part != "train":
-            yield from _differing(part, table, train)
+            yield from _differing(part, table, train, counts)
 
 
 def images_of_classes(table: AnnotationTable) -> NDArray[np.int64]:
     """In how many images each class has a box to train on ``[C]``."""
-    images = np.repeat(np.arange(len(table)), np.diff(table.offsets))
-    pairs = np.unique(images * max(table.num_classes, 1) + table.labels)
-    return np.bincount(pairs % max(table.num_classes, 1), minlength=table.num_classes)
+    counts = np.zeros(table.num_classes, dtype=np.int64)
+    at_once = max(1, _MOST_CELLS // max(table.num_classes, 1))
+    for start in range(0, len(table), at_once):
+        offsets = table.offsets[start : start + at_once + 1]
+        has = np.zeros((len(offsets) - 1, table.num_classes), dtype=bool)
+        images = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        has[images, table.labels[offsets[0] : offsets[-1]]] = True
+        counts += has.sum(axis=0)
+    return counts
 
 
 def same_classes(names: Sequence[str]) -> list[list[int]]:
@@ -113,10 +120,12 @@ def _rare(train: AnnotationTable, counts: NDArray[np.int64]) -> Iterator[Finding
     )
 
 
-def _differing(part: str, table: AnnotationTable, train: AnnotationTable) -> Iterator[Finding]:
-    """Classes that are in one part and not, or hardly, in the other."""
+def _differing(
+    part: str, table: AnnotationTable, train: AnnotationTable, there: NDArray[np.int64]
+) -> Iterator[Finding]:
+    """Classes that are in one part and not, or hardly, in the other, where each is in so many images."""
     matched = match_classes(table.class_names, train.class_names)
-    here, there = images_of_classes(table), images_of_classes(train)
+    here = images_of_classes(table)
     of_train = np.array([0 if label is None else there[label] for label in matched], dtype=np.int64)
     if len(untrained := np.flatnonzero((here > 0) & (of_train == 0))):
         which = _first_of_each(table, untrained.tolist())

@@ -26,7 +26,7 @@ _MODELS = ((20_000, "r50vd"), (2_000, "r50vd_m"), (0, "r18vd"))
 _SHAPE_SHARED, _SAME_SHAPE, _NEARLY_SQUARE = 0.8, 0.1, 1.4  # share of images; in log; ratio of the sides
 _MANY_SMALL, _TOO_MANY_SMALL, _LARGEST_FACTOR = 0.1, 0.25, 2.0
 _MUCH_SMALLER, _LEAST_INPUT = 0.6, 128
-_RARE = 10  # times rarer than the typical class
+_RARE, _LEAST_IMAGES = 10, 3  # times rarer than the typical class; images of a class that are worth repeating
 _THRESHOLDS = (0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 _LONGEST = 1.5  # times the length of an epoch without
 
@@ -142,7 +142,7 @@ def _tiles(train: AnnotationTable, kept: NDArray[np.int64], shape: Sequence[int]
 
 def _repeats(train: AnnotationTable) -> Iterator[Recommendation]:
     counts = images_of_classes(train)
-    counts = counts[counts > 0]
+    counts = counts[counts >= _LEAST_IMAGES]
     typical = float(np.median(counts))
     if len(counts) < 2 or counts.min() * _RARE > typical:
         return

@@ -39,17 +39,18 @@ def same_places(annotations: AnnotationTable, least: float = SAME_PLACE) -> Same
     """
     kept = np.flatnonzero(~annotations.raw_crowd & (annotations.raw_boxes[:, 2:] > 0).all(axis=1))
     kept = kept[np.lexsort((annotations.raw_boxes[kept, 0], annotations.raw_images[kept]))]
-    boxes, images = annotations.raw_boxes[kept], annotations.raw_images[kept]
-    low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
-    areas, furthest = boxes[:, 2:].prod(axis=1), boxes[:, 0] + (1 - least) * boxes[:, 2]
+    left, top, width, height = np.ascontiguousarray(annotations.raw_boxes[kept].T)
+    images, right, bottom = annotations.raw_images[kept], left + width, top + height
+    areas, furthest = width * height, left + (1 - least) * width
     found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
     active, step = np.arange(len(kept)), 1
     while len(active := active[active + step < len(kept)]):
-        near = (images[active + step] == images[active]) & (low[active + step, 0] <= furthest[active])
+        near = (left[active + step] <= furthest[active]) & (images[active + step] == images[active])
         active = active[near]
         other = active + step
-        sides = np.minimum(high[active], high[other]) - np.maximum(low[active], low[other])
-        shared = sides.clip(min=0).prod(axis=1)
+        across = np.minimum(right[active], right[other]) - left[other]
+        down = np.minimum(bottom[active], bottom[other]) - np.maximum(top[active], top[other])
+        shared = across.clip(min=0) * down.clip(min=0)
         iou = shared / (areas[active] + areas[other] - shared)
         same = iou >= least
         found.append((kept[active[same]], kept[other[same]], iou[same]))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from rtdetrv2_train.data.annotations import AnnotationTable
+from rtdetrv2_train.data.inspection.conventions import boxes_in_shares, convention_of
 from rtdetrv2_train.data.inspection.findings import Finding, counted
 from rtdetrv2_train.data.inspection.object_sizes import STRIDES, sample_of_boxes, sides_at, size_advice
 
@@ -23,8 +24,9 @@ def size_findings(part: str, table: AnnotationTable, image_size: Sequence[int], 
         image_size: (height, width) of the input in pixels.
         most_boxes: that the model can find in an image.
     """
-    yield from _small(part, table, image_size)
-    yield from _unseen(part, table, image_size)
+    if not convention_of(table):
+        yield from _small(part, table, image_size)
+        yield from _unseen(part, table, image_size)
     counts = np.diff(table.offsets)
     if len(crowded := np.flatnonzero(counts > most_boxes)):
         yield Finding(
@@ -73,7 +75,8 @@ def _small(part: str, table: AnnotationTable, image_size: Sequence[int]) -> Iter
 
 def _unseen(part: str, table: AnnotationTable, image_size: Sequence[int]) -> Iterator[Finding]:
     """Images of which no object is large enough, though there are some."""
-    kept = np.flatnonzero(~table.raw_crowd & (table.raw_boxes[:, 2:] > 0).all(axis=1))
+    usual = ~table.raw_crowd & (table.raw_boxes[:, 2:] > 0).all(axis=1) & ~boxes_in_shares(table)
+    kept = np.flatnonzero(usual)
     largest = np.full(len(table), -1.0)
     np.maximum.at(largest, table.raw_images[kept], sides_at(table, image_size, kept))
     unseen = np.flatnonzero((largest >= 0) & (largest < STRIDES[0]))
