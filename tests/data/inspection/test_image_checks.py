@@ -1,4 +1,4 @@
-"""Images that are not as they were annotated, cannot be read, or are there twice; on files, as the command looks at them."""
+"""Images that are not as annotated, cannot be read, or are there twice; on files, as the command looks at them."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def advice(made: object) -> dict[str, object]:
 
 def test_a_larger_input_is_recommended_for_small_objects_and_tiles_for_tiny_ones() -> None:
     assert advice(table([boxes(20, 120)] * 3, size=LARGE)) == {"model": "r18vd", "model.image_size": [640, 640]}
-    assert advice(table([boxes(20, 15)] * 3, size=LARGE))["model.image_size"] == [1280, 1280]
+    assert advice(table([boxes(20, 15)] * 3, size=LARGE))["model.image_size"] == [960, 960]
     tiny = advice(table([boxes(20, 12, (6000, 8000))] * 3, size=(6000, 8000)))
     assert tiny == {"model": "r18vd", "model.image_size": [1280, 1280], "tile": 1280}
 
