@@ -59,7 +59,7 @@ def file_findings(train: AnnotationTable, part: str, val: AnnotationTable) -> It
 
 
 def annotation_findings(train: AnnotationTable, part: str, val: AnnotationTable) -> Iterator[Finding]:
-    """Images with the very boxes of an image that is trained on: copies, told without a look at the pixels.
+    """Other files with the very boxes of an image that is trained on: copies, told without a look at the pixels.
 
     Args:
         train: what is trained on.
@@ -67,6 +67,7 @@ def annotation_findings(train: AnnotationTable, part: str, val: AnnotationTable)
         val: what is evaluated on, with the labels of ``train``.
     """
     signs, others = (_signatures(table) for table in (train, val))
+    others[[place for place, _ in shared_files(train, val)]] = 0
     shared = np.flatnonzero(np.isin(others, signs[signs != 0]))
     if len(shared):
         order = np.argsort(signs, kind="stable")
