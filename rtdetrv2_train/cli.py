@@ -1,4 +1,4 @@
-"""``rtdetrv2 train | eval | predict | export | demo | convert``. Imports nothing heavy before a command runs."""
+"""``rtdetrv2 train | eval | predict | export | inspect | convert | demo``. Imports nothing heavy before one runs."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ COMMANDS = {
     "eval": Command("measure a detector: COCO metrics, report", "run=runs/r18vd", "evaluate"),
     "predict": Command("find objects in images or a video", "run=runs/r18vd source=photos", "predict"),
     "export": Command("write a detector for other software", "run=runs/r18vd format=huggingface", "export"),
+    "inspect": Command("look at a data set before training on it", "data.root=datasets/mine", "inspect_data"),
     "convert": Command("write a data set as COCO or YOLO", "source=mine format=yolo output=mine_yolo", "convert"),
     "demo": Command("try a detector on a local page", "run=runs/r18vd", "demo"),
 }

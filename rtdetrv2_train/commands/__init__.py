@@ -8,7 +8,7 @@ from types import ModuleType
 
 from rtdetrv2_train.system.light_imports import import_torchmetrics_lightly
 
-_WITH_LIGHTNING = ("train", "evaluate")
+_WITH_LIGHTNING = ("train", "evaluate", "inspect_data")
 
 
 def load_command(module: str) -> ModuleType:

@@ -35,8 +35,9 @@ from rtdetrv2_train.commands.building import (
     save_and_print_metrics,
 )
 from rtdetrv2_train.console import print_line
+from rtdetrv2_train.data.inspection.essential import essential_lines
+from rtdetrv2_train.data.inspection.object_sizes import size_advice
 from rtdetrv2_train.data.loading.datamodule import CocoDataModule
-from rtdetrv2_train.data.survey import size_advice
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.evaluation.analysis.advice import worst_classes
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
@@ -151,8 +152,8 @@ def _train(trainer: Trainer, config: DictConfig) -> TrainedRun | None:
         _announce(config, batch_size)
     data.load()
     num_images = len(data.train_annotations)
-    if trainer.is_global_zero and (advice := size_advice(data.train_annotations, data.image_size)):
-        log.warning(advice)
+    if trainer.is_global_zero:
+        _warn_of_data(data)
     settle_length(config, trainer, num_images)
 
     model = RTDETRv2(configured_architecture(config.model, data.num_classes, data.image_size, data.channels))
@@ -200,6 +201,14 @@ def _announce(config: DictConfig, batch_size: BatchSize) -> None:
     log.info("%s at %d x %d for %s, %s", config.model.name, height, width, length_of(config), batch_size)
     log.info("data: %s", config.data.root)
     log.info("run: %s (config.yaml has every setting)", os.path.relpath(config.run_folder))
+
+
+def _warn_of_data(data: CocoDataModule) -> None:
+    """Say what looks wrong with the annotations, as far as that takes no time."""
+    for line in essential_lines(data.train_annotations, data.val_annotations):
+        log.warning(line)
+    if advice := size_advice(data.train_annotations, data.image_size):
+        log.warning(advice)
 
 
 def _finish(trainer: Trainer, module: DetectionModule, data: CocoDataModule, config: DictConfig) -> TrainedRun | None:

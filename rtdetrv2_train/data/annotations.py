@@ -70,6 +70,7 @@ class AnnotationTable:
         index: the folder that the arrays are mapped from; None where they are in memory.
         reading: how image files are read.
         unreadable: names of the images that could not be read, and are left out with their boxes.
+        reader_notes: what was said of the labels as they were read: what is left out, or counts once.
     """
 
     annotation_file: Path
@@ -92,6 +93,7 @@ class AnnotationTable:
     index: ArrayFolder | None = None
     reading: Reading = _AS_ANNOTATED
     unreadable: tuple[str, ...] = ()
+    reader_notes: tuple[str, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, which opens the index itself: everything but the arrays that lie there."""

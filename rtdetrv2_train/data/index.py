@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from rtdetrv2_train.data import formats
 from rtdetrv2_train.data.annotations import AnnotationProblem, AnnotationTable
 from rtdetrv2_train.data.array_folder import ArrayFolder, UnusableArraysError, write_arrays
 from rtdetrv2_train.data.file_names import FileFinder, missing_names
@@ -31,7 +32,7 @@ from rtdetrv2_train.files import cache_folder
 logger = logging.getLogger(__name__)
 
 # To be raised whenever what is written, or how it is computed, changes.
-_VERSION = 6
+_VERSION = 7
 _PATIENCE = 600.0  # seconds for another process to build the index
 
 
@@ -73,7 +74,23 @@ def read_source(source: Source, exif: Exif) -> AnnotationTable:
     Raises:
         UserError: if they cannot be understood.
     """
-    return FORMATS[source.format].read(source, exif)
+    with _heard() as notes:
+        table = FORMATS[source.format].read(source, exif)
+    return replace(table, reader_notes=tuple(notes))
+
+
+@contextlib.contextmanager
+def _heard() -> Iterator[list[str]]:
+    """What readers of formats warn of within this context."""
+    heard: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    readers = logging.getLogger(formats.__name__)
+    readers.addHandler(handler)
+    try:
+        yield heard
+    finally:
+        readers.removeHandler(handler)
 
 
 def _indexed(source: Source, exif: Exif) -> AnnotationTable:
@@ -148,6 +165,7 @@ def _write(place: Path, key: Mapping[str, Any], table: AnnotationTable) -> None:
         "class_names": table.class_names,
         "problems": [astuple(problem) for problem in table.problems],
         "unreadable": table.unreadable,
+        "reader_notes": table.reader_notes,
     }
     write_arrays(place, key, facts, {name: value for name, value in values.items() if isinstance(value, np.ndarray)})
 
@@ -177,6 +195,7 @@ def _opened(place: Path, key: Mapping[str, Any], source: Source, level: int) -> 
         problems=tuple(AnnotationProblem(*problem) for problem in index.facts["problems"]),
         index=index,
         unreadable=unreadable,
+        reader_notes=tuple(index.facts["reader_notes"]),
         **arrays,
     )
 

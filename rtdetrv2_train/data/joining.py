@@ -37,6 +37,7 @@ def joined(tables: Sequence[AnnotationTable]) -> AnnotationTable:
         image_folder=folder,
         problems=tuple(problem for table in tables for problem in table.problems),
         unreadable=tuple(name for table in tables for name in table.unreadable),
+        reader_notes=tuple(note for table in tables for note in table.reader_notes),
         index=None,
     )
     logger.info("%d sets are joined: %d images, %d classes", len(tables), len(as_one), as_one.num_classes)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,10 +18,12 @@ from rtdetrv2_train.data.formats.finding import found_sources, source_of, with_p
 from rtdetrv2_train.data.formats.source import Part, Source
 from rtdetrv2_train.data.images.decode import PixelRange, Reading
 from rtdetrv2_train.data.index import load_source
+from rtdetrv2_train.data.inspection.conventions import other_convention
+from rtdetrv2_train.data.inspection.overlap_checks import shared_files
 from rtdetrv2_train.data.joining import joined
 from rtdetrv2_train.data.paths import PartConfig, check_data_paths, paths_of
 from rtdetrv2_train.data.split import split
-from rtdetrv2_train.data.survey import measured_range, other_convention, sample_of_images, warn_of_images
+from rtdetrv2_train.data.survey import measured_range, sample_of_images, warn_of_images
 from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.files import save_json
 
@@ -73,8 +75,7 @@ class SetReader:
             UserError: if a file is missing or cannot be understood, or the two have no class in common.
         """
         train = self._read("train", self.train)
-        if not train.num_classes:
-            raise UserError(f"'{train.annotation_file}' has no object, and so no class: annotate some objects first")
+        _check_classes(train)
         if self._fraction is not None:
             held_out = self._split(train, self._fraction)
             return train.subset(np.flatnonzero(~held_out)), train.subset(np.flatnonzero(held_out))
@@ -84,6 +85,33 @@ class SetReader:
         val = self._read("val", self.val).relabelled(train.classes)
         _warn_of_shared(train, val)
         return train, val
+
+    def parts(self) -> dict[str, AnnotationTable]:
+        """The part to train on and, where there is one of its own, the one to evaluate on, each with its own classes.
+
+        Raises:
+            UserError: as `both` does.
+        """
+        train = self._read("train", self.train)
+        _check_classes(train)
+        if self._fraction is not None or self._sources("val", self.val) == self._sources("train", self.train):
+            return {"train": train}
+        val = self._read("val", self.val)
+        val.relabelled(train.classes)  # refuses what training refuses
+        return {"train": train, "val": val}
+
+    def further(self) -> list[AnnotationTable]:
+        """The other parts of the set at the root, such as that to test on, as far as they can be read."""
+        used = [
+            *self._sources("train", self.train),
+            *(self._sources("val", self.val) if self._fraction is None else []),
+        ]
+        tables = []
+        with contextlib.suppress(UserError):
+            for source in self._at(self.root):
+                if source not in used:
+                    tables.append(with_names_of_files(load_source(source, self.reading.exif), may_lack=True))
+        return tables
 
     def validation(self) -> AnnotationTable:
         """The part to evaluate on alone, with its own classes: the training part need not be there.
@@ -223,22 +251,20 @@ class SetReader:
         return held_out
 
 
+def _check_classes(train: AnnotationTable) -> None:
+    if not train.num_classes:
+        raise UserError(f"'{train.annotation_file}' has no object, and so no class: annotate some objects first")
+
+
 def _warn_of_shared(train: AnnotationTable, val: AnnotationTable) -> None:
     """Warn of image files that are in both parts."""
-    own, others = (table.image_folder.absolute() for table in (train, val))
-    if not (own.is_relative_to(others) or others.is_relative_to(own)):
-        return
-    names, other_names = (table.file_names.tolist() for table in (train, val))
-    if own != others:
-        names = [os.path.normpath(own / name) for name in names]
-        other_names = [os.path.normpath(others / name) for name in other_names]
-    if shared := set(names).intersection(other_names):
+    if shared := shared_files(train, val):
         logger.warning(
             "%d of %d images of '%s' are trained on too, such as '%s': AP will be too high",
             len(shared),
             len(val),
             val.annotation_file,
-            min(shared),
+            min(str(val.file_names[place]) for place, _ in shared),
         )
 
 

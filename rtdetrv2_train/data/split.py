@@ -100,10 +100,15 @@ def _pictures(names: Iterable[str]) -> Iterator[list[int]]:
     """Images that by their names are tiles or versions of one picture."""
     pictures: dict[str, list[int]] = {}
     for image, name in enumerate(names):
-        base = _VERSION.sub("", name)
+        base = picture_of(name)
         base = _TILE.sub("", str(PurePosixPath(name).with_suffix(""))) if base == name else base
         pictures.setdefault(base, []).append(image)
     return iter(pictures.values())
+
+
+def picture_of(name: str) -> str:
+    """The name of the picture that a file is a version of, as Roboflow makes them; else the file's own name."""
+    return _VERSION.sub("", name)
 
 
 def _connected(pairs: Sequence[tuple[int, int]], count: int) -> NDArray[np.int64]:

@@ -1,13 +1,12 @@
-"""What boxes and a sample of the images give away before training: one line for each thing that looks wrong."""
+"""What a sample of the images gives away before training: one line for each thing that looks wrong."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.images.decode import (
@@ -23,12 +22,7 @@ from rtdetrv2_train.errors import UserError
 logger = logging.getLogger(__name__)
 
 _MOST_IMAGES = 100
-_MOST_BOXES = 50_000  # of a large set, spread over it
-_NEARLY_ALL = 0.99
-_SOME = 0.1
 _PERCENTILES = (0.1, 99.9)
-_STRIDE = 8  # of the finest feature map: of what is smaller, a model sees one position
-_MANY_SMALL, _FEW_SMALL = 0.25, 0.1
 _HALF_OF_8_BITS, _HALF_OF_16_BITS = 2**7, 2**15
 
 
@@ -143,59 +137,3 @@ def measured_range(paths: Iterable[Path], channels: int = RGB) -> PixelRange | N
     if high <= low or (low >= 0 and as_usual):
         return None
     return low, high
-
-
-def size_advice(annotations: AnnotationTable, image_size: Sequence[int]) -> str:
-    """A line on boxes that are too small for a model's finest feature map; empty where few are.
-
-    Args:
-        annotations: of the training set.
-        image_size: (height, width) of the input in pixels, which images are stretched to.
-    """
-    kept = np.flatnonzero(~annotations.raw_crowd)
-    kept = kept[:: max(1, len(kept) // _MOST_BOXES)]
-    if not len(kept):
-        return ""
-    sizes = np.column_stack([annotations.widths, annotations.heights])[annotations.raw_images[kept]]
-    sides = np.sqrt((annotations.raw_boxes[kept, 2:].clip(min=0) / sizes).prod(axis=1))  # as shares of the image's
-
-    def small(factor: float) -> float:
-        return float(np.mean(sides * factor * np.sqrt(np.prod(image_size)) < _STRIDE))
-
-    if small(1) < _MANY_SMALL:
-        return ""
-    height, width = image_size
-    line = f"{small(1):.0%} of the boxes have fewer than {_STRIDE} x {_STRIDE} pixels at {height} x {width}"
-    most = np.sqrt(np.median(sizes.prod(axis=1)) / np.prod(image_size))  # where images have no more pixels
-    factors = [factor for factor in (1.5, 2, 3, 4) if factor <= most]
-    if not factors:
-        return f"{line}, which is hard to learn; the images have no more pixels"
-    factor = next((factor for factor in factors if small(factor) < _FEW_SMALL), factors[-1])
-    larger = ",".join(str(round(side * factor / 32) * 32) for side in image_size)
-    return f"{line}: with model.image_size=[{larger}] {small(factor):.0%} would have"
-
-
-def other_convention(annotations: AnnotationTable) -> str:
-    """How the boxes seem to be meant if not as left, top, width, height in pixels; empty where all looks well."""
-    kept = np.flatnonzero(~annotations.raw_crowd)
-    kept = kept[:: max(1, len(kept) // _MOST_BOXES)]
-    boxes, images = annotations.raw_boxes[kept], annotations.raw_images[kept]
-    if not len(boxes):
-        return ""
-    sizes = np.column_stack([annotations.widths, annotations.heights])[images]
-    low, last = boxes[:, :2], boxes[:, 2:]
-    if boxes.min() >= 0 and boxes.max() <= 1 and sizes.min() > 2:
-        return "every bbox lies within 0 to 1, as shares of the image do: multiply them by its width and height"
-    if np.mean((low + last > sizes + 1).any(axis=1)) < _SOME:
-        return ""
-    read_wrongly = "many reach out of their images if read as left, top, width, height"
-    if np.mean(_within(low, last, sizes)) >= _NEARLY_ALL:
-        return f"every bbox reads as two corners, and {read_wrongly}: subtract the first from the second"
-    if np.mean(_within(low - last / 2, low + last / 2, sizes)) >= _NEARLY_ALL:
-        return f"every bbox reads as centre and size, and {read_wrongly}: subtract half the size from the centre"
-    return ""
-
-
-def _within(low: NDArray[np.float64], high: NDArray[np.float64], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether corners ``[n, 2]`` span boxes within images of (width, height) ``sizes``, but for a pixel."""
-    return np.asarray(((low >= -1) & (high >= low) & (high <= sizes + 1)).all(axis=1))

@@ -13,6 +13,9 @@ from rtdetrv2_train.data.annotations import AnnotationProblem, AnnotationTable
 from rtdetrv2_train.data.images.sizes import UNREADABLE
 from rtdetrv2_train.errors import UserError
 
+NO_AREA, OUTSIDE = "has no width or no height", "lies outside the image"
+"""What is said of boxes that are left out, though the table has them as they are in the file."""
+
 # Stands in the array of ids for an annotation without one.
 _NO_ID = -(2**63)
 
@@ -142,10 +145,10 @@ class TableBuilder:
         outside = ~crowd & ~empty & (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
         kept = np.flatnonzero(~(crowd | empty | outside))
         kept = kept[np.argsort(images[kept], kind="stable")]
-        problems = [self._problem(place, "has no width or no height") for place in np.flatnonzero(empty).tolist()]
+        problems = [self._problem(place, NO_AREA) for place in np.flatnonzero(empty).tolist()]
         for place in np.flatnonzero(outside).tolist():
             height, width = sizes[images[place]]
-            problems.append(self._problem(place, f"lies outside the image ({width} x {height})"))
+            problems.append(self._problem(place, f"{OUTSIDE} ({width} x {height})"))
         return AnnotationTable(
             annotation_file=self.annotation_file,
             image_folder=self.image_folder,

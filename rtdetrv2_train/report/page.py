@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -16,6 +15,7 @@ from markupsafe import Markup
 from rtdetrv2_train.evaluation.analysis.advice import worst_classes
 from rtdetrv2_train.evaluation.analysis.analysis import Analysis
 from rtdetrv2_train.evaluation.tables import percent
+from rtdetrv2_train.report.embedding import embedded
 from rtdetrv2_train.report.pictures import ReadImage, chosen_images, chosen_mistakes
 from rtdetrv2_train.viz.charts import report_charts
 from rtdetrv2_train.viz.colours import class_colour
@@ -72,7 +72,7 @@ def write_report(path: Path, analysis: Analysis, subject: Subject) -> Path:
     """
     environment = Environment(loader=PackageLoader("rtdetrv2_train.report"), autoescape=True, trim_blocks=True)
     environment.filters["percent"] = percent
-    environment.filters["embedded"] = _embedded
+    environment.filters["embedded"] = embedded
     names = analysis.boxes.class_names
     page = environment.get_template("report.html").render(
         subject=subject,
@@ -127,8 +127,3 @@ def _confusions(analysis: Analysis) -> list[tuple[str, str, int]]:
 
 def _as_lists(groups: Mapping[str, Sequence[Any]]) -> dict[str, list[dict[str, Any]]]:
     return {name: [asdict(picture) for picture in pictures] for name, pictures in groups.items() if pictures}
-
-
-def _embedded(value: Any) -> Markup:
-    """JSON that cannot end the script element it stands in."""
-    return Markup(json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"))

@@ -60,7 +60,15 @@ _NUMBERS = {
     "overlap": _Number(0, 0.9, whole=False),
     "port": _Number(1, 65535),
 }
-_SWITCHES = ("compile", "gradient_checkpointing", "half", "open_browser", "trainer.sync_batchnorm", "data.letterbox")
+_SWITCHES = (
+    "compile",
+    "gradient_checkpointing",
+    "half",
+    "open_browser",
+    "fix",
+    "trainer.sync_batchnorm",
+    "data.letterbox",
+)
 _LISTS = ("model.multiscale", "data.multiscale", "recipe.betas")
 _DEVICES = re.compile(r"\d+(, *\d+)*")  # numbers of GPUs
 _ABSENT = object()

@@ -1,16 +1,11 @@
-"""Charts as SVG that takes the colours of the page around it, or as pictures for TensorBoard."""
+"""Charts of a report, as SVG or as pictures for TensorBoard."""
 
 from __future__ import annotations
 
-import io
-import re
-import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -21,26 +16,8 @@ from rtdetrv2_train.evaluation.analysis.analysis import Analysis
 from rtdetrv2_train.evaluation.analysis.curves import RECALLS, THRESHOLDS
 from rtdetrv2_train.viz.colours import class_colour
 from rtdetrv2_train.viz.fonts import font_file
+from rtdetrv2_train.viz.svg import ACCENT, INK, SECOND, STYLE, as_svg, new_figure
 
-_INK = "#010203"  # replaced by the colour of the page's text
-_STYLE: Any = {
-    "svg.fonttype": "none",  # letters stay letters, in the page's font
-    "text.parse_math": False,  # a class may be called "5$ and 10$"
-    "font.size": 10,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": _INK,
-    "grid.alpha": 0.12,
-    "legend.frameon": False,
-}
-_ACCENT = "#2f7de1"
-_SECOND = "#e0792f"
 _MOST_IN_LEGEND = 8
 _LOSSES = {
     "vfl": "classes (varifocal)",
@@ -58,7 +35,7 @@ def report_charts(analysis: Analysis, history: Sequence[Mapping[str, float]]) ->
         history: the metrics of each epoch; empty where there was no training.
     """
     charts: dict[str, Figure] = {}
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         if len(history) > 1:
             if any("val/AP" in entry for entry in history):
                 charts["AP by epoch"] = _ap_by_epoch(history)
@@ -66,7 +43,7 @@ def report_charts(analysis: Analysis, history: Sequence[Mapping[str, float]]) ->
         charts |= curve_charts(analysis)
         charts["Cost of mistakes"] = _costs(analysis)
         charts["Calibration"] = _calibration(analysis)
-    return {title: _svg(figure, title) for title, figure in charts.items()}
+    return {title: as_svg(figure, title) for title, figure in charts.items()}
 
 
 def curve_charts(analysis: Analysis, class_names: Sequence[str] | None = None) -> dict[str, Figure]:
@@ -78,7 +55,7 @@ def curve_charts(analysis: Analysis, class_names: Sequence[str] | None = None) -
     """
     class_names = class_names or analysis.boxes.class_names
     curves, overall = analysis.curves, analysis.overall
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         precision = _by_class(
             analysis,
             class_names,
@@ -90,8 +67,8 @@ def curve_charts(analysis: Analysis, class_names: Sequence[str] | None = None) -
         )
         f1 = _by_class(analysis, class_names, THRESHOLDS, [c.f1 for c in curves], overall.f1, "score threshold", "F1")
         best = overall.best_threshold
-        f1.axes[0].axvline(best, color=_INK, linewidth=1, linestyle=":")
-        f1.axes[0].annotate(f" best {best:.2f}", (best, 0.02), color=_INK, fontsize=9)
+        f1.axes[0].axvline(best, color=INK, linewidth=1, linestyle=":")
+        f1.axes[0].annotate(f" best {best:.2f}", (best, 0.02), color=INK, fontsize=9)
     return {"Precision and recall": precision, "F1 and threshold": f1}
 
 
@@ -105,11 +82,6 @@ def as_pixels(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _figure() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(5.4, 3.5), layout="constrained")
-    return figure, figure.add_subplot()
-
-
 def _by_class(
     analysis: Analysis,
     class_names: Sequence[str],
@@ -119,7 +91,7 @@ def _by_class(
     across: str,
     up: str,
 ) -> Figure:
-    figure, axes = _figure()
+    figure, axes = new_figure()
     few = len(of_classes) <= _MOST_IN_LEGEND
     linewidth, alpha = (1.6, 1.0) if few else (1.0, 0.5)
     in_legend = {}
@@ -129,7 +101,7 @@ def _by_class(
             (line,) = axes.plot(x, y, color=colour, gid=f"class-{k}", linewidth=linewidth, alpha=alpha)
             if few:
                 in_legend[line] = class_names[k]
-    (line,) = axes.plot(x, together, color=_INK, linewidth=2, linestyle="--")
+    (line,) = axes.plot(x, together, color=INK, linewidth=2, linestyle="--")
     in_legend[line] = "all boxes"
     axes.set(xlabel=across, ylabel=up, xlim=(0, 1), ylim=(0, 1.02))
     legend = axes.legend(list(in_legend), [str(place) for place in range(len(in_legend))], loc="best", fontsize=9)
@@ -139,11 +111,11 @@ def _by_class(
 
 
 def _ap_by_epoch(history: Sequence[Mapping[str, float]]) -> Figure:
-    figure, axes = _figure()
+    figure, axes = new_figure()
     for name, style in (("AP", "-"), ("AP50", "--"), ("AP75", ":")):
         known = [(entry["epoch"], 100 * entry[f"val/{name}"]) for entry in history if f"val/{name}" in entry]
         if known:
-            axes.plot(*zip(*known, strict=True), linestyle=style, color=_ACCENT, label=name, marker=".")
+            axes.plot(*zip(*known, strict=True), linestyle=style, color=ACCENT, label=name, marker=".")
     axes.set(xlabel="epoch", ylabel="%")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
@@ -156,8 +128,8 @@ def _losses_by_epoch(history: Sequence[Mapping[str, float]]) -> dict[str, Figure
     for key, title in _LOSSES.items():
         if not any(f"loss/{key}" in entry for entry in history):
             continue
-        figure, axes = _figure()
-        for name, label, colour in ((f"loss/{key}", "training", _ACCENT), (f"val/loss_{key}", "validation", _SECOND)):
+        figure, axes = new_figure()
+        for name, label, colour in ((f"loss/{key}", "training", ACCENT), (f"val/loss_{key}", "validation", SECOND)):
             known = [entry for entry in history if name in entry]
             if known:
                 y = [entry[name] for entry in known]
@@ -171,11 +143,11 @@ def _losses_by_epoch(history: Sequence[Mapping[str, float]]) -> dict[str, Figure
 
 
 def _costs(analysis: Analysis) -> Figure:
-    figure, axes = _figure()
+    figure, axes = new_figure()
     cost = analysis.mistakes.cost
     names = list(cost)[::-1]
-    bars = axes.barh(names, [100 * cost[name] for name in names], color=_ACCENT)
-    axes.bar_label(bars, fmt="%.1f", padding=3, color=_INK)
+    bars = axes.barh(names, [100 * cost[name] for name in names], color=ACCENT)
+    axes.bar_label(bars, fmt="%.1f", padding=3, color=INK)
     axes.margins(x=0.12)
     axes.grid(axis="y", visible=False)
     axes.set(xlabel="points of AP50 lost")
@@ -183,26 +155,11 @@ def _costs(analysis: Analysis) -> Figure:
 
 
 def _calibration(analysis: Analysis) -> Figure:
-    figure, axes = _figure()
+    figure, axes = new_figure()
     calibration = analysis.calibration
     filled = calibration.count > 0
     middle = (np.arange(len(filled)) + 0.5) / len(filled)
-    axes.bar(middle[filled], calibration.right[filled], width=0.09, color=_ACCENT, alpha=0.85)
-    axes.plot([0, 1], [0, 1], color=_INK, linestyle="--", linewidth=1)
+    axes.bar(middle[filled], calibration.right[filled], width=0.09, color=ACCENT, alpha=0.85)
+    axes.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1)
     axes.set(xlabel="score", ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
     return figure
-
-
-def _svg(figure: Figure, title: str) -> str:
-    """The chart without fixed size, date and header, with names of its own for what it refers to within itself."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # here; the page will have its own font
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor")
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px inherit; font-size: \1px", text)
-    text = re.sub(r"^<svg [^>]*?viewBox=\"([^\"]+)\"[^>]*>", r'<svg viewBox="\1" role="img">', text, flags=re.DOTALL)
-    # Two charts have lines of the same class: a class instead of an identifier, which must be unique in a page.
-    return re.sub(r'id="(class-\d+)"', r'class="curve \1"', text)

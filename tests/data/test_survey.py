@@ -14,7 +14,9 @@ from PIL import Image
 from rtdetrv2_train.data.annotations import AnnotationTable
 from rtdetrv2_train.data.images.decode import Reading, read_image
 from rtdetrv2_train.data.index import load_annotations
-from rtdetrv2_train.data.survey import measured_range, other_convention, sample_of_images, size_advice, warn_of_images
+from rtdetrv2_train.data.inspection.conventions import other_convention
+from rtdetrv2_train.data.inspection.object_sizes import size_advice
+from rtdetrv2_train.data.survey import measured_range, sample_of_images, warn_of_images
 from rtdetrv2_train.errors import UserError
 
 BOXES = [[4, 6, 20, 10], [40, 30, 20, 15], [1, 1, 62, 46], [0, 25, 10, 20], [50, 0, 10, 40]]

@@ -6,9 +6,10 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -41,26 +42,36 @@ def write_coco(parts: Mapping[str, AnnotationTable], folder: Path) -> None:
     for part, table in parts.items():
         names = _short_names(table)
         _place_images(table, names, folder / part)
-        images = [
-            {"id": image_id, "file_name": name, "height": height, "width": width}
-            for image_id, name, height, width in zip(
-                table.image_ids.tolist(), names, table.heights.tolist(), table.widths.tolist(), strict=True
-            )
-        ]
-        rows = zip(
-            table.image_ids[table.raw_images].tolist(),
-            np.array(table.category_ids)[table.raw_labels].tolist(),
-            table.raw_boxes.tolist(),
-            table.raw_areas.tolist(),
-            table.raw_crowd.astype(int).tolist(),
-            strict=True,
-        )
-        keys = ("image_id", "category_id", "bbox", "area", "iscrowd")
-        annotations = [{"id": number, **dict(zip(keys, row, strict=True))} for number, row in enumerate(rows, start=1)]
-        classes = zip(table.category_ids, table.class_names, strict=True)
-        categories = [{"id": number, "name": name} for number, name in classes]
-        content = {"images": images, "annotations": annotations, "categories": categories}
+        content = coco_content(table, names)
         (folder / "annotations" / f"instances_{part}.json").write_bytes(msgspec.json.encode(content))
+
+
+def coco_content(table: AnnotationTable, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """A table as the content of a COCO file, with all its annotations, numbered from 1.
+
+    Args:
+        table: of a part.
+        names: of its images in that file.
+    """
+    images = [
+        {"id": image_id, "file_name": name, "height": height, "width": width}
+        for image_id, name, height, width in zip(
+            table.image_ids.tolist(), names, table.heights.tolist(), table.widths.tolist(), strict=True
+        )
+    ]
+    rows = zip(
+        table.image_ids[table.raw_images].tolist(),
+        np.array(table.category_ids, dtype=np.int64)[table.raw_labels].tolist(),
+        table.raw_boxes.tolist(),
+        table.raw_areas.tolist(),
+        table.raw_crowd.astype(int).tolist(),
+        strict=True,
+    )
+    keys = ("image_id", "category_id", "bbox", "area", "iscrowd")
+    annotations = [{"id": number, **dict(zip(keys, row, strict=True))} for number, row in enumerate(rows, start=1)]
+    classes = zip(table.category_ids, table.class_names, strict=True)
+    categories = [{"id": number, "name": name} for number, name in classes]
+    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def write_yolo(parts: Mapping[str, AnnotationTable], folder: Path) -> None:

@@ -97,6 +97,11 @@ class StoredImage:
             content = Path(path).read_bytes()
         except OSError as error:
             raise UnreadableImageError(error.strerror or str(error)) from error
+        return cls.of_file(content, reading, annotated)
+
+    @classmethod
+    def of_file(cls, content: bytes, reading: Reading = PLAIN, annotated: tuple[int, int] | None = None) -> StoredImage:
+        """As `read`, of a file that is in memory already."""
         try:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
         except ValueError:

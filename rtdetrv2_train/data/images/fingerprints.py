@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdetrv2_train.data.annotations import AnnotationTable
-from rtdetrv2_train.data.images.decode import SHRINKS, UnreadableImageError
+from rtdetrv2_train.data.images.decode import SHRINKS, StoredImage, UnreadableImageError
 
 _BITS, _KEY = 256, 8  # bits of a hash; bytes at its beginning, of the 8 x 8 lowest frequencies
 _SIDE, _KEPT, _LOWEST, _PARTS = 64, 16, 8, 4
@@ -61,7 +61,12 @@ class Fingerprints:
         return found
 
     def near_duplicates(self) -> Iterator[tuple[int, int]]:
-        """Pairs of near-duplicates; of many that are alike, enough pairs that all are connected.
+        """Pairs of near-duplicates; of many that are alike, enough pairs that all are connected."""
+        for one, other in self.blocks_of_pairs():
+            yield from zip(one.tolist(), other.tolist(), strict=True)
+
+    def blocks_of_pairs(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """As `near_duplicates`, many pairs at a time; a pair may come several times.
 
         Candidates share two of the eight bytes of the lowest frequencies, which near-duplicates nearly always do.
         """
@@ -75,7 +80,7 @@ class Fingerprints:
                 near = np.flatnonzero(shared[step:] == shared[:-step])
                 one, other = images[places[near]], images[places[near + step]]
                 same = self.distances(one, other) <= _SAME
-                yield from zip(one[same].tolist(), other[same].tolist(), strict=True)
+                yield one[same], other[same]
 
     def distances(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
         """Bits of 256 in which the hashes of images differ, for each pair of their numbers."""
@@ -96,17 +101,30 @@ class Fingerprints:
     def _take(self, annotations: AnnotationTable, index: int) -> None:
         """Look at an image."""
         try:
-            image = annotations.image(index)
-            shrink = next((shrink for shrink in SHRINKS if min(image.height, image.width) // shrink >= _SIDE), 1)
-            pixels = image.decode(shrink)[0]
+            self.hashes[index], self.colours[index], small = fingerprint(annotations.image(index))
         except UnreadableImageError:
             return
-        colours = pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
-        small = cv2.resize(np.ascontiguousarray(colours), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
-        grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), dtype=np.float32)
-        self.hashes[index] = _hash(grey)
-        self.colours[index] = cv2.resize(small, (_PARTS, _PARTS), interpolation=cv2.INTER_AREA).ravel()
-        self.usable[index] = np.ptp(grey) >= _LEAST_CONTRAST
+        self.usable[index] = has_contrast(small)
+
+
+def fingerprint(image: StoredImage) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float32]]:
+    """Hash ``[32]`` and colours ``[48]`` of an image, and the grey picture that it was shrunk to ``[64, 64]``.
+
+    Raises:
+        UnreadableImageError: if it is damaged.
+    """
+    shrink = next((shrink for shrink in SHRINKS if min(image.height, image.width) // shrink >= _SIDE), 1)
+    pixels = image.decode(shrink)[0]
+    colours = pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
+    small = cv2.resize(np.ascontiguousarray(colours), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+    grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), dtype=np.float32)
+    parts = np.asarray(cv2.resize(small, (_PARTS, _PARTS), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return _hash(grey), parts.ravel(), grey
+
+
+def has_contrast(grey: NDArray[np.float32]) -> bool:
+    """Whether a picture has more than one grey, so that its hash means something."""
+    return bool(np.ptp(grey) >= _LEAST_CONTRAST)
 
 
 def _hash(grey: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -101,9 +101,9 @@ def _fast_header(name: str, folder: int) -> ImageHeader | None:
     file = os.open(name, os.O_RDONLY, dir_fd=folder)
     try:
         content = os.read(file, _AT_FIRST)
-        header = _header_of(content)
+        header = header_of(content)
         if header is None and len(content) == _AT_FIRST:
-            header = _header_of(content + os.read(file, _AT_MOST))
+            header = header_of(content + os.read(file, _AT_MOST))
         return header
     except IsADirectoryError:
         return None
@@ -111,7 +111,8 @@ def _fast_header(name: str, folder: int) -> ImageHeader | None:
         os.close(file)
 
 
-def _header_of(content: bytes) -> ImageHeader | None:
+def header_of(content: bytes) -> ImageHeader | None:
+    """The header of a plain JPEG or PNG by the beginning of its file; None where Pillow has to look."""
     try:
         if content.startswith(b"\xff\xd8\xff"):
             return _jpeg_header(content)

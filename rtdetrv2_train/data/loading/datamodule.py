@@ -16,6 +16,7 @@ from rtdetrv2_train.data.augment.schedule import MULTISCALE, AugmentationSchedul
 from rtdetrv2_train.data.augment.window import MIN_BOX_SIDE
 from rtdetrv2_train.data.images.cache import ImageCache, cache_file
 from rtdetrv2_train.data.images.reading import MOST_CHANNELS, RGB, Exif, PixelRange, Reading
+from rtdetrv2_train.data.inspection.conventions import other_convention
 from rtdetrv2_train.data.loading.dataset import DetectionDataset
 from rtdetrv2_train.data.loading.loader import BATCHES_AHEAD, BatchLoader, automatic_workers
 from rtdetrv2_train.data.loading.samplers import (
@@ -28,7 +29,6 @@ from rtdetrv2_train.data.loading.samplers import (
 from rtdetrv2_train.data.loading.step_totals import OptimizerSteps
 from rtdetrv2_train.data.paths import PartConfig, checked_part
 from rtdetrv2_train.data.reading import SetReader
-from rtdetrv2_train.data.survey import other_convention
 from rtdetrv2_train.errors import UserError, check_number
 from rtdetrv2_train.files import cache_folder
 from rtdetrv2_train.system.resources import available_shared_memory
@@ -181,6 +181,19 @@ class CocoDataModule(LightningDataModule):
         else:
             self._train_annotations, self._val_annotations = self._reader.both()
             self._warn_if_nothing_to_measure()
+
+    def parts(self) -> dict[str, AnnotationTable]:
+        """What is trained on and, where it is a part of its own, what is evaluated on, each with its own classes.
+
+        Raises:
+            UserError: as `load` does.
+        """
+        self.prepare_data()
+        return self._reader.parts()
+
+    def further_parts(self) -> list[AnnotationTable]:
+        """Parts of the set that are used for neither, as far as they can be read."""
+        return self._reader.further()
 
     def setup(self, stage: str | None = None) -> None:
         """Read the annotations, unless that has been done."""
