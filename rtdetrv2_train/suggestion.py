@@ -19,7 +19,8 @@ class Suggestion:
 
     Attributes:
         kind: ``missing box``: a detection without a label; ``no object``: a label that no detection confirms;
-            ``wrong class``: a label on an object of another class; ``badly placed``: a label beside or around its object.
+            ``wrong class``: a label on an object of another class; ``badly placed``: a label beside its object, or of
+            another size.
         suspicion: how likely it is that the label is wrong, in [0, 1], comparable between kinds.
         image_id: id of the image in the annotation table.
         annotation: row of the label among the ``raw_`` arrays of the annotation table.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,18 +62,15 @@ def plant(source: Path, target: Path, share: float, seed: int) -> list[Planted]:
     errors = []
     for number, index in enumerate(chosen.tolist()):
         entry, kind = annotations[index], KINDS[number % len(KINDS)]
-        make: Callable[[], tuple[tuple[float, ...] | None, int | None]] = {
-            "dropped": lambda: (None, None),
-            "moved": lambda: (_moved(entry["bbox"], sizes[entry["image_id"]], generator), entry["category_id"]),
-            "renamed": lambda: (
-                tuple(entry["bbox"]),
-                int(generator.choice([k for k in classes if k != entry["category_id"]])),
-            ),
-        }[kind]
-        box, label = make()
-        errors.append(
-            Planted(kind, entry["image_id"], tuple(entry["bbox"]), entry["category_id"], box, label)
-        )
+        true_box, true_class = tuple(entry["bbox"]), entry["category_id"]
+        box, label = true_box, true_class
+        if kind == "dropped":
+            box, label = None, None
+        elif kind == "moved":
+            box = _moved(true_box, sizes[entry["image_id"]], generator)
+        else:
+            label = int(generator.choice([k for k in classes if k != true_class]))
+        errors.append(Planted(kind, entry["image_id"], true_box, true_class, box, label))
         annotations[index] = {} if box is None else {**entry, "bbox": list(box), "category_id": label}
     content["annotations"] = [entry for entry in annotations if entry]
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -84,9 +80,7 @@ def plant(source: Path, target: Path, share: float, seed: int) -> list[Planted]:
 
 def iou(one: tuple[float, ...], other: tuple[float, ...]) -> float:
     """IoU of two boxes xywh."""
-    sides = [
-        max(min(one[k] + one[k + 2], other[k] + other[k + 2]) - max(one[k], other[k]), 0.0) for k in (0, 1)
-    ]
+    sides = [max(min(one[k] + one[k + 2], other[k] + other[k + 2]) - max(one[k], other[k]), 0.0) for k in (0, 1)]
     inner = sides[0] * sides[1]
     return inner / max(one[2] * one[3] + other[2] * other[3] - inner, 1e-9)
 
@@ -97,12 +91,12 @@ def _is_usable(entry: Annotation, size: tuple[int, int]) -> bool:
     return not entry.get("iscrowd") and min(width, height) > 0 and inside
 
 
-def _moved(box: list[float], size: tuple[int, int], generator: np.random.Generator) -> tuple[float, ...]:
+def _moved(box: tuple[float, ...], size: tuple[int, int], generator: np.random.Generator) -> tuple[float, ...]:
     """The box elsewhere, of the same size."""
     for _ in range(_TRIES):
         shift = generator.uniform(-1, 1, 2) * box[2:]
         corner = np.clip(np.array(box[:2]) + shift, 0, np.array(size) - box[2:]).round(1)
         moved = (*corner.tolist(), *box[2:])
-        if _LEAST_OVERLAP <= iou(moved, tuple(box)) <= _MOST_OVERLAP:
+        if _LEAST_OVERLAP <= iou(moved, box) <= _MOST_OVERLAP:
             return moved
     return (*box[:2], box[2] / 2, box[3] / 2)  # too large to be moved within the image

@@ -2,48 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from rtdetrv2_train.evaluation.analysis.analysis import Analysis
 from rtdetrv2_train.evaluation.analysis.mistakes import BACKGROUND, KINDS, MISSED, RIGHT
-
-ReadImage = Callable[[int], NDArray[np.uint8] | None]
-"""From an image id to RGB bytes ``[H, W, 3]``, or None where the image cannot be read."""
+from rtdetrv2_train.report.cut_outs import Picture, ReadImage, as_data_url, cut_out, drawn_box
 
 IMAGES_OF_EACH_GROUP = 6
 MISTAKES_OF_EACH_KIND = 8
 _LOWEST_SCORE = 0.05
 _MOST_BOXES = 100
 _IMAGE_SIDE = 520
-_CUT_OUT_SIDE = 240
-_QUALITY = 78
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An image with boxes, in the shape that the page's script reads.
-
-    Attributes:
-        title: the caption below it.
-        source: the image as a data URL.
-        width: of the image that the boxes refer to, in pixels.
-        height: the same.
-        boxes: of each box its place (x, y, w, h), class index, score (None for ground truth) and kind of detection.
-    """
-
-    title: str
-    source: str
-    width: float
-    height: float
-    boxes: list[dict[str, Any]]
 
 
 def chosen_images(analysis: Analysis, read: ReadImage, names: dict[int, str]) -> dict[str, list[Picture]]:
@@ -96,15 +67,17 @@ def chosen_mistakes(analysis: Analysis, read: ReadImage) -> dict[str, list[Pictu
 def _whole(analysis: Analysis, image: int, pixels: NDArray[np.uint8], title: str) -> Picture:
     boxes, matches = analysis.boxes, analysis.matches
     drawn = [
-        _box(boxes.truth_boxes[row], boxes.truth_classes[row], None, "crowd" if boxes.truth_crowd[row] else "truth")
+        drawn_box(
+            boxes.truth_boxes[row], boxes.truth_classes[row], None, "crowd" if boxes.truth_crowd[row] else "truth"
+        )
         for row in np.flatnonzero(boxes.truth_images == image)
     ]
     rows = np.flatnonzero((boxes.found_images == image) & (boxes.found_scores >= _LOWEST_SCORE) & matches.counted)
     for row in rows[np.argsort(matches.place[rows])][:_MOST_BOXES]:
         kind = KINDS[analysis.mistakes.kind[row]]
-        drawn.append(_box(boxes.found_boxes[row], boxes.found_classes[row], float(boxes.found_scores[row]), kind))
+        drawn.append(drawn_box(boxes.found_boxes[row], boxes.found_classes[row], float(boxes.found_scores[row]), kind))
     height, width = pixels.shape[:2]
-    return Picture(title, _encoded(Image.fromarray(pixels), _IMAGE_SIDE), width, height, drawn)
+    return Picture(title, as_data_url(Image.fromarray(pixels), _IMAGE_SIDE), width, height, drawn)
 
 
 def _cut_outs(analysis: Analysis, wanted: list[tuple[int, int]], read: ReadImage) -> list[Picture]:
@@ -117,24 +90,19 @@ def _cut_outs(analysis: Analysis, wanted: list[tuple[int, int]], read: ReadImage
         drawn = []
         if truth >= 0:
             image = boxes.truth_images[truth]
-            drawn.append(_box(boxes.truth_boxes[truth], boxes.truth_classes[truth], None, "truth"))
+            drawn.append(drawn_box(boxes.truth_boxes[truth], boxes.truth_classes[truth], None, "truth"))
         if found >= 0:
             image = boxes.found_images[found]
             kind = KINDS[analysis.mistakes.kind[found]]
             drawn.append(
-                _box(boxes.found_boxes[found], boxes.found_classes[found], float(boxes.found_scores[found]), kind)
+                drawn_box(boxes.found_boxes[found], boxes.found_classes[found], float(boxes.found_scores[found]), kind)
             )
         pixels = read(int(boxes.image_ids[image]))
         if pixels is None:
             continue
-        left, top, right, bottom = _surroundings(np.array([box["box"] for box in drawn]), pixels.shape)
-        if right <= left or bottom <= top:
-            continue
-        for box in drawn:
-            box["box"] = [round(box["box"][0] - left, 1), round(box["box"][1] - top, 1), *box["box"][2:]]
-        cut = Image.fromarray(np.ascontiguousarray(pixels[top:bottom, left:right]))
-        title = _explained(analysis, found, truth)
-        pictures.append(Picture(title, _encoded(cut, _CUT_OUT_SIDE), right - left, bottom - top, drawn))
+        picture = cut_out(pixels, drawn, _explained(analysis, found, truth))
+        if picture is not None:
+            pictures.append(picture)
     return pictures
 
 
@@ -148,25 +116,3 @@ def _explained(analysis: Analysis, found: int, truth: int) -> str:
     if analysis.mistakes.kind[found] == BACKGROUND:
         return f"{what} on background"
     return f"{what} on {real}"
-
-
-def _surroundings(boxes: NDArray[np.float64], shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """The boxes with half their size around them, within the image."""
-    low, high = boxes[:, :2].min(0), (boxes[:, :2] + boxes[:, 2:]).max(0)
-    margin = np.maximum((high - low).max() * 0.5, 12)
-    left, top = np.floor((low - margin).clip(min=0)).astype(int).tolist()
-    right, bottom = np.ceil(np.minimum(high + margin, [shape[1], shape[0]])).astype(int).tolist()
-    return left, top, right, bottom
-
-
-def _box(box: NDArray[np.float64], label: int, score: float | None, kind: str) -> dict[str, Any]:
-    place = [round(float(side), 1) for side in box]
-    return {"box": place, "label": int(label), "score": None if score is None else round(score, 3), "kind": kind}
-
-
-def _encoded(image: Image.Image, side: int) -> str:
-    """As a data URL of a JPEG, with no more than ``side`` pixels along its longer side."""
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from rtdetrv2_train.evaluation.analysis.boxes import EvaluatedBoxes
 from rtdetrv2_train.evaluation.analysis.matching import Pairs, overlapping_pairs
 
-Floats, Ints = NDArray[np.float64], NDArray[np.int64]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 LEAST_OVERLAP = 0.1
 """IoU below which a detection has nothing to do with a label."""
