@@ -16,6 +16,8 @@ from rtdetrv2_train.report.cut_outs import Picture, ReadImage, cut_out, drawn_bo
 from rtdetrv2_train.suggestion import SUGGESTION_KINDS, Suggestion
 
 PICTURES = 100
+OF_EACH_KIND = 24
+"""Suggestions of a kind that are shown, if there are so many, also beyond the first of all."""
 _LETTERS = 15  # across a picture, about
 _OF_LABEL, _OF_OTHERS, _OF_DETECTION = "truth", "truth other", "wrong"
 
@@ -36,7 +38,7 @@ def label_errors_section(suggestions: Sequence[Suggestion], table: AnnotationTab
     Args:
         suggestions: in the order in which to show them.
         table: of the set, whose images are read.
-        most: suggestions with a picture; the others are counted.
+        most: suggestions with a picture, and those up to :data:`OF_EACH_KIND` of a kind; the others are counted.
     """
     environment = Environment(loader=PackageLoader("rtdetrv2_train.report"), autoescape=True, trim_blocks=True)
     counts = Counter(suggestion.kind for suggestion in suggestions)
@@ -44,6 +46,7 @@ def label_errors_section(suggestions: Sequence[Suggestion], table: AnnotationTab
         counts={kind: counts[kind] for kind in SUGGESTION_KINDS if counts[kind]},
         number=len(suggestions),
         shown=_shown(suggestions, table, most),
+        most=most,
         letters=_LETTERS,
     )
     return Markup(section)
@@ -80,10 +83,12 @@ def _shown(suggestions: Sequence[Suggestion], table: AnnotationTable, most: int)
     read = reader_of(table)
     names: dict[int, Any] = dict(zip(table.image_ids.tolist(), table.file_names.tolist(), strict=True))
     shown: list[_Shown] = []
+    of_kind: Counter[str] = Counter()
     for place, suggestion in enumerate(suggestions, start=1):
-        if len(shown) == most:
-            break
+        if len(shown) >= most and of_kind[suggestion.kind] >= OF_EACH_KIND:
+            continue
         picture = suggestion_picture(suggestion, table, read)
         if picture is not None:
             shown.append(_Shown(place, suggestion, names[suggestion.image_id], picture))
+            of_kind[suggestion.kind] += 1
     return shown

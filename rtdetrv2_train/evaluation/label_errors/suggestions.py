@@ -107,12 +107,12 @@ def _candidates(boxes: EvaluatedBoxes) -> _Candidates:
 
 def _of_labels(judged: LabelJudgement) -> tuple[Ints, Floats, Ints]:
     """The most likely kind of error of each label, its suspicion of any, and the detection that speaks against it."""
-    kinds = 1 + judged.probabilities[:, 1:].argmax(axis=1)
-    suspicion = 1 - judged.probabilities[:, RIGHT]
-    found = np.full(len(kinds), -1)
-    for kind, against in ((WRONG_CLASS, judged.evidence.other), (BADLY_PLACED, judged.evidence.nearest)):
-        found[kinds == kind] = against[kinds == kind]
-    return kinds, suspicion, found
+    probabilities, against = judged.probabilities.copy(), np.full(judged.probabilities.shape, -1)
+    for kind, speaks in ((WRONG_CLASS, judged.evidence.other), (BADLY_PLACED, judged.evidence.nearest)):
+        probabilities[speaks < 0, kind] = 0  # there is nothing to put in the label's place
+        against[:, kind] = speaks
+    kinds = 1 + probabilities[:, 1:].argmax(axis=1)
+    return kinds, 1 - judged.probabilities[:, RIGHT], against[np.arange(len(kinds)), kinds]
 
 
 def _is_second_of_its_place(candidates: _Candidates, boxes: EvaluatedBoxes) -> NDArray[np.bool_]:
