@@ -12,7 +12,9 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from rtdetrv2_train.data.annotations import AnnotationTable
-from rtdetrv2_train.report.cut_outs import Picture, ReadImage, cut_out, drawn_box, reader_of
+from rtdetrv2_train.report.cut_outs import cut_out, reader_of
+from rtdetrv2_train.report.embedding import Picture, drawn_box
+from rtdetrv2_train.report.pictures import ReadImage
 from rtdetrv2_train.suggestion import SUGGESTION_KINDS, Suggestion
 
 PICTURES = 100

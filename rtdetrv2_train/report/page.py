@@ -16,8 +16,7 @@ from markupsafe import Markup
 from rtdetrv2_train.evaluation.analysis.advice import worst_classes
 from rtdetrv2_train.evaluation.analysis.analysis import Analysis
 from rtdetrv2_train.evaluation.tables import percent
-from rtdetrv2_train.report.cut_outs import ReadImage
-from rtdetrv2_train.report.pictures import chosen_images, chosen_mistakes
+from rtdetrv2_train.report.pictures import ReadImage, chosen_images, chosen_mistakes
 from rtdetrv2_train.viz.charts import report_charts
 from rtdetrv2_train.viz.colours import class_colour
 

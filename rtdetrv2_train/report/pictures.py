@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from rtdetrv2_train.evaluation.analysis.analysis import Analysis
 from rtdetrv2_train.evaluation.analysis.mistakes import BACKGROUND, KINDS, MISSED, RIGHT
-from rtdetrv2_train.report.cut_outs import Picture, ReadImage, as_data_url, cut_out, drawn_box
+from rtdetrv2_train.report.embedding import (
+    CUT_OUT_SIDE,
+    IMAGE_SIDE,
+    Picture,
+    as_data_url,
+    drawn_box,
+    surroundings,
+)
+
+ReadImage = Callable[[int], NDArray[np.uint8] | None]
+"""From an image id to RGB bytes ``[H, W, 3]``, or None where the image cannot be read."""
 
 IMAGES_OF_EACH_GROUP = 6
 MISTAKES_OF_EACH_KIND = 8
 _LOWEST_SCORE = 0.05
 _MOST_BOXES = 100
-_IMAGE_SIDE = 520
 
 
 def chosen_images(analysis: Analysis, read: ReadImage, names: dict[int, str]) -> dict[str, list[Picture]]:
@@ -77,7 +88,7 @@ def _whole(analysis: Analysis, image: int, pixels: NDArray[np.uint8], title: str
         kind = KINDS[analysis.mistakes.kind[row]]
         drawn.append(drawn_box(boxes.found_boxes[row], boxes.found_classes[row], float(boxes.found_scores[row]), kind))
     height, width = pixels.shape[:2]
-    return Picture(title, as_data_url(Image.fromarray(pixels), _IMAGE_SIDE), width, height, drawn)
+    return Picture(title, as_data_url(Image.fromarray(pixels), IMAGE_SIDE), width, height, drawn)
 
 
 def _cut_outs(analysis: Analysis, wanted: list[tuple[int, int]], read: ReadImage) -> list[Picture]:
@@ -100,9 +111,14 @@ def _cut_outs(analysis: Analysis, wanted: list[tuple[int, int]], read: ReadImage
         pixels = read(int(boxes.image_ids[image]))
         if pixels is None:
             continue
-        picture = cut_out(pixels, drawn, _explained(analysis, found, truth))
-        if picture is not None:
-            pictures.append(picture)
+        left, top, right, bottom = surroundings(np.array([box["box"] for box in drawn]), pixels.shape)
+        if right <= left or bottom <= top:
+            continue
+        for box in drawn:
+            box["box"] = [round(box["box"][0] - left, 1), round(box["box"][1] - top, 1), *box["box"][2:]]
+        cut = Image.fromarray(np.ascontiguousarray(pixels[top:bottom, left:right]))
+        title = _explained(analysis, found, truth)
+        pictures.append(Picture(title, as_data_url(cut, CUT_OUT_SIDE), right - left, bottom - top, drawn))
     return pictures
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtdetrv2_train.data.annotations import AnnotationTable
-from rtdetrv2_train.data.formats.upright import upright
+from rtdetrv2_train.data.formats.writers import upright
 from rtdetrv2_train.suggestion import Suggestion
 
 logger = logging.getLogger(__name__)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -14,11 +16,14 @@ import yaml
 from numpy.typing import NDArray
 
 from rtdetrv2_train.data.annotations import AnnotationTable
-from rtdetrv2_train.data.formats.upright import upright
+from rtdetrv2_train.data.images.decode import UnreadableImageError, read_header
 from rtdetrv2_train.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+# Orientations in EXIF that swap width and height: 5 to 8. Of the turned image, x is y of the stored one or counts from
+# its lower border, and y is x of it or counts from its right border.
+_FIRST_FROM_BELOW, _SECOND_FROM_RIGHT = (6, 7), (7, 8)
 Writer = Callable[[Mapping[str, AnnotationTable], Path], None]
 
 
@@ -108,6 +113,43 @@ def _rows(table: AnnotationTable) -> tuple[list[str], NDArray[np.int64]]:
     shares = np.concatenate([(low + high) / 2 / sizes, (high - low) / sizes], axis=1)[kept]
     pairs = zip(table.raw_labels[kept].tolist(), shares.tolist(), strict=True)
     return [f"{label} {' '.join(map(repr, box))}\n" for label, box in pairs], table.raw_images[kept]
+
+
+def upright(table: AnnotationTable) -> AnnotationTable:
+    """The table with sizes and boxes of upright images, where they are those of images as stored and differ in size.
+
+    Those that are square, mirrored or upside down by their EXIF stay as they are read: nothing tells which are meant.
+    """
+    orientations = np.ones(len(table), dtype=np.int64)
+    for index in range(len(table)):
+        with contextlib.suppress(UnreadableImageError):
+            header = read_header(table.path(index))
+            stored = (header.height, header.width)
+            if table.size(index) == stored != header.upright_size:
+                orientations[index] = header.orientation
+    if (orientations == 1).all():
+        return table
+    of_boxes = orientations[table.raw_images]
+    left, top, width, height = table.raw_boxes.T
+    right = table.widths[table.raw_images] - left - width  # from the right border
+    bottom = table.heights[table.raw_images] - top - height
+    turned = np.stack(
+        [
+            np.where(np.isin(of_boxes, _FIRST_FROM_BELOW), bottom, top),
+            np.where(np.isin(of_boxes, _SECOND_FROM_RIGHT), right, left),
+            height,
+            width,
+        ],
+        axis=1,
+    )
+    swapped = orientations > 1
+    logger.info("boxes of %d images are turned as their EXIF says, as other software turns the images", swapped.sum())
+    return replace(
+        table,
+        heights=np.where(swapped, table.widths, table.heights),
+        widths=np.where(swapped, table.heights, table.widths),
+        raw_boxes=np.where(of_boxes[:, None] > 1, turned, table.raw_boxes),
+    )
 
 
 def _short_names(table: AnnotationTable) -> list[str]:
