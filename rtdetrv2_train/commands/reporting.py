@@ -7,22 +7,20 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from rtdetrv2_train.data.annotations import AnnotationTable
-from rtdetrv2_train.data.images.decode import UnreadableImageError
 from rtdetrv2_train.evaluation.analysis.analysis import Analysis, analyse
 from rtdetrv2_train.evaluation.coco import CocoEvaluator
 from rtdetrv2_train.evaluation.tables import notes
 from rtdetrv2_train.files import save_json
 from rtdetrv2_train.model.detector import RTDETRv2
+from rtdetrv2_train.report.cut_outs import reader_of
 from rtdetrv2_train.report.page import Subject, write_report
 from rtdetrv2_train.runs.folder import ANALYSIS_FILE, HISTORY_FILE, REPORT_FILE
-from rtdetrv2_train.viz.boxes import visible
 
 _TIMED = 10
 
@@ -46,20 +44,12 @@ def report(
         history: the metrics of each epoch of its training, where they are known.
     """
     analysis = analyse(evaluator)
-    numbers = {int(image): index for index, image in enumerate(annotations.image_ids)}
-
-    def read(image_id: int) -> NDArray[Any] | None:
-        try:
-            return visible(annotations.image(numbers[image_id]).decode()[0])
-        except UnreadableImageError:
-            return None
-
     boxes = sum(of_class.num_boxes for of_class in analysis.metrics.per_class)
     of_set = {"measured on": f"{annotations.annotation_file}: {analysis.metrics.images:,} images, {boxes:,} boxes"}
     if lines := notes(analysis.metrics):
         of_set["note"] = "; ".join(lines)
-    names = {image: str(annotations.file_names[index]) for image, index in numbers.items()}
-    subject = Subject(title, {**facts, **of_set}, read, names, history)
+    names = dict(zip(annotations.image_ids.tolist(), annotations.file_names.tolist(), strict=True))
+    subject = Subject(title, {**facts, **of_set}, reader_of(annotations), names, history)
     write_report(folder / REPORT_FILE, analysis, subject)
     save_json(folder / ANALYSIS_FILE, analysis.as_dict())
     return analysis

@@ -95,7 +95,7 @@ def write_yolo(parts: Mapping[str, AnnotationTable], folder: Path) -> None:
         for one, other in _twins(names, labels):
             raise UserError(f"'{one}' and '{other}' would share a file of labels in YOLO: rename one of them")
         _place_images(table, names, folder / "images" / part)
-        rows, images = _rows(_upright(table))
+        rows, images = _rows(upright(table))
         left_out += len(table.raw_images) - len(images)
         ends = np.searchsorted(images, np.arange(len(table)), side="right").tolist()
         start = 0
@@ -126,7 +126,7 @@ def _rows(table: AnnotationTable) -> tuple[list[str], NDArray[np.int64]]:
     return [f"{label} {' '.join(map(repr, box))}\n" for label, box in pairs], table.raw_images[kept]
 
 
-def _upright(table: AnnotationTable) -> AnnotationTable:
+def upright(table: AnnotationTable) -> AnnotationTable:
     """The table with sizes and boxes of upright images, where they are those of images as stored and differ in size.
 
     Those that are square, mirrored or upside down by their EXIF stay as they are read: nothing tells which are meant.
@@ -154,7 +154,7 @@ def _upright(table: AnnotationTable) -> AnnotationTable:
         axis=1,
     )
     swapped = orientations > 1
-    logger.info("boxes of %d images are turned as their EXIF says, as readers of YOLO turn the images", swapped.sum())
+    logger.info("boxes of %d images are turned as their EXIF says, as other software turns the images", swapped.sum())
     return replace(
         table,
         heights=np.where(swapped, table.widths, table.heights),
