@@ -1,4 +1,4 @@
-"""``rtdetrv2 inspect``: what is in a data set and what is wrong with it, before anybody trains on it."""
+"""``rtdetrv2 inspect``: what is in a data set and what is wrong with it, before or after somebody trains on it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from rtdetrv2_train.commands.inspection_results import print_results, write_fixed, write_results
+from rtdetrv2_train.commands.label_errors import review_labels
 from rtdetrv2_train.console import print_line
 from rtdetrv2_train.data.inspection.findings import Finding, Parts
 from rtdetrv2_train.data.inspection.inspection import inspect_set
@@ -43,8 +44,9 @@ def inspect(config: DictConfig, overrides: Sequence[str]) -> Sequence[Finding]:
     Raises:
         UserError: if the set cannot be read; the message is that of training.
     """
-    if config.run:
-        config = with_saved(config, newest_run(config.run), _SECTIONS_OF_A_RUN, overrides)
+    run = newest_run(config.run) if config.run else None
+    if run is not None:
+        config = with_saved(config, run, _SECTIONS_OF_A_RUN, overrides)
     data, parts = _read(config)
     output = _output_of(config)
     with LooksFile(output / LOOKS_FILE, f"{data.root.absolute()}, {data.channels} channels") as looks_file:
@@ -55,8 +57,9 @@ def inspect(config: DictConfig, overrides: Sequence[str]) -> Sequence[Finding]:
             found = inspect_set(parts, data.further_parts(), data.image_size, most_boxes, looks_file, bar.update)
     advice = recommendations(parts["train"], data.image_size)
     fixed = write_fixed(output, found) if config.fix else None
-    write_results(output, data, found, advice, fixed)
-    print_results(output, data, found, advice, fixed, overrides)
+    reviewed = None if run is None else review_labels(run, found.parts, output)
+    write_results(output, data, found, advice, fixed, reviewed)
+    print_results(output, data, found, advice, fixed, reviewed, overrides)
     return found.findings
 
 

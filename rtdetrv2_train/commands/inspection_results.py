@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from rtdetrv2_train.commands.label_errors import Reviewed, as_dicts, print_reviewed
 from rtdetrv2_train.console import print_line
 from rtdetrv2_train.data.formats.writers import coco_content
 from rtdetrv2_train.data.inspection.contents import class_contents, part_contents
@@ -70,7 +71,12 @@ def write_fixed(output: Path, found: Inspected) -> Fixed | None:
 
 
 def write_results(
-    output: Path, data: CocoDataModule, found: Inspected, advice: Sequence[Recommendation], fixed: Fixed | None
+    output: Path,
+    data: CocoDataModule,
+    found: Inspected,
+    advice: Sequence[Recommendation],
+    fixed: Fixed | None,
+    reviewed: Reviewed | None,
 ) -> None:
     """Write the page, and the findings as JSON.
 
@@ -80,6 +86,7 @@ def write_results(
         found: what is wrong with it.
         advice: what to begin with.
         fixed: what was mended; None where nothing was to be.
+        reviewed: what a run says of the labels; None where none was asked.
     """
     contents = {part: part_contents(table, data.image_size) for part, table in found.parts.items()}
     classes = class_contents(found.parts, data.image_size)
@@ -92,6 +99,7 @@ def write_results(
         "classes": classes,
         "findings": [_as_dict(each, found.parts) for each in found.findings],
         "recommendations": [each._asdict() for each in advice],
+        "label_errors": None if reviewed is None else as_dicts(reviewed, found.parts),
         "fixed": None if fixed is None else _fixed_as_dict(fixed),
     }
     facts = {
@@ -100,7 +108,10 @@ def write_results(
         "input": f"{data.image_size[0]} x {data.image_size[1]} pixels",
     }
     title = data.root.resolve().name
-    subject = InspectedSet(title, found.parts, contents, classes, found.findings, advice, data.image_size, facts)
+    suggestions = {} if reviewed is None else reviewed.suggestions
+    subject = InspectedSet(
+        title, found.parts, contents, classes, found.findings, advice, data.image_size, facts, suggestions
+    )
     write_inspection_page(output / PAGE_FILE, subject)
     save_json(output / JSON_FILE, content)
 
@@ -139,6 +150,7 @@ def print_results(
     found: Inspected,
     advice: Sequence[Recommendation],
     fixed: Fixed | None,
+    reviewed: Reviewed | None,
     overrides: Sequence[str],
 ) -> None:
     """Print what is wrong in a line each, what to begin with, and where everything is.
@@ -149,6 +161,7 @@ def print_results(
         found: what is wrong with it.
         advice: what to begin with.
         fixed: what was mended; None where nothing was to be.
+        reviewed: what a run says of the labels; None where none was asked.
         overrides: of the command line.
     """
     for part, table in found.parts.items():
@@ -167,6 +180,8 @@ def print_results(
         print_line(f"{'train with':16} {_command(data, found.parts, fixed, overrides)}")
     elif any(each.mended_by_fix for each in found.findings):
         print_line(f"{'mend':16} the same with fix=true writes annotations without what can safely be mended")
+    if reviewed is not None:
+        print_reviewed(reviewed)
     print_line(f"{'page':16} {os.path.relpath(output / PAGE_FILE)}")
     print_line(f"{'findings':16} {os.path.relpath(output / JSON_FILE)}")
 

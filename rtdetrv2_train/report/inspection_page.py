@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from rtdetrv2_train.data.inspection.recommendations import Recommendation
 from rtdetrv2_train.files import save_text
 from rtdetrv2_train.report.embedding import embedded
 from rtdetrv2_train.report.inspection_pictures import pictures_of
+from rtdetrv2_train.report.label_errors import label_errors_section
+from rtdetrv2_train.suggestion import Suggestion
 from rtdetrv2_train.viz.colours import class_colour
 from rtdetrv2_train.viz.inspection_charts import inspection_charts
 
@@ -35,6 +37,7 @@ class InspectedSet:
         recommendations: what to begin with.
         image_size: (height, width) of the input in pixels.
         facts: what was done: name and value.
+        suggestions: of each part the labels that are likely to be wrong; nothing where no run was asked.
     """
 
     title: str
@@ -45,6 +48,7 @@ class InspectedSet:
     recommendations: Sequence[Recommendation]
     image_size: Sequence[int]
     facts: Mapping[str, str]
+    suggestions: Mapping[str, Sequence[Suggestion]] = field(default_factory=dict)
 
 
 def write_inspection_page(path: Path, inspected: InspectedSet) -> Path:
@@ -66,6 +70,10 @@ def write_inspection_page(path: Path, inspected: InspectedSet) -> Path:
         written=datetime.now().strftime("%Y-%m-%d %H:%M"),
         counts={level: sum(each.level == level for each in inspected.findings) for level in LEVELS},
         notes_listed=_NOTES_LISTED,
+        label_errors={
+            part: label_errors_section(suggestions, inspected.parts[part], part)
+            for part, suggestions in inspected.suggestions.items()
+        },
         charts={title: Markup(svg) for title, svg in charts.items()},
         data={
             "classes": [{"name": name, "colour": f"rgb{class_colour(k)}"} for k, name in enumerate(names)],

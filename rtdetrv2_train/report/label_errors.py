@@ -34,17 +34,21 @@ class _Shown:
     picture: Picture
 
 
-def label_errors_section(suggestions: Sequence[Suggestion], table: AnnotationTable, most: int = PICTURES) -> Markup:
+def label_errors_section(
+    suggestions: Sequence[Suggestion], table: AnnotationTable, part: str, most: int = PICTURES
+) -> Markup:
     """The section as HTML, for a page with the style of ``report.css``; it needs no script and no other file.
 
     Args:
         suggestions: in the order in which to show them.
         table: of the set, whose images are read.
+        part: name of the part, ``train`` or ``val``.
         most: suggestions with a picture, and those up to :data:`OF_EACH_KIND` of a kind; the others are counted.
     """
     environment = Environment(loader=PackageLoader("rtdetrv2_train.report"), autoescape=True, trim_blocks=True)
     counts = Counter(suggestion.kind for suggestion in suggestions)
     section = environment.get_template("label_errors.html").render(
+        part=part,
         counts={kind: counts[kind] for kind in SUGGESTION_KINDS if counts[kind]},
         number=len(suggestions),
         shown=_shown(suggestions, table, most),

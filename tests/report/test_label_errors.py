@@ -65,7 +65,7 @@ def test_an_image_that_cannot_be_read_has_no_picture_and_the_next_takes_its_plac
     folder = write_coco(tmp_path, 3, size=100)
     table = load_annotations(folder / "annotations.json", folder / "images")
     table.path(0).write_bytes(b"damaged")
-    section = label_errors_section(suggestions_about(table), table)
+    section = label_errors_section(suggestions_about(table), table, "train")
     assert section.count("<figure") == 4
     assert "<b>3.</b>" in section
 
@@ -73,13 +73,13 @@ def test_an_image_that_cannot_be_read_has_no_picture_and_the_next_takes_its_plac
 def test_beyond_the_first_there_are_some_of_each_kind(table: AnnotationTable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(label_errors, "OF_EACH_KIND", 3)
     many = sorted(suggestions_about(table), key=lambda suggestion: suggestion.kind)  # all of one kind come first
-    section = label_errors_section(many, table, most=5)
+    section = label_errors_section(many, table, "train", most=5)
     assert [section.count(f'figure class="picture {kind}"') for kind in ("badly-placed", "missing-box")] == [5, 3]
     assert "badly placed (10)" in section
 
 
 def test_without_suggestions_it_says_so(table: AnnotationTable) -> None:
-    assert "<p>None: no label is more suspicious" in label_errors_section([], table)
+    assert "<p>None: no label is more suspicious" in label_errors_section([], table, "train")
 
 
 def page_with(section: str, folder: Path) -> Path:
@@ -92,12 +92,12 @@ def page_with(section: str, folder: Path) -> Path:
 
 
 def test_a_kind_can_be_chosen_without_a_script(browser: Any, table: AnnotationTable, tmp_path: Path) -> None:
-    path = page_with(label_errors_section(suggestions_about(table), table), tmp_path)
+    path = page_with(label_errors_section(suggestions_about(table), table, "train"), tmp_path)
     assert not re.search(r"<script|(?:src|href)=\"(?!data:)", path.read_text())
     context = browser.new_context(viewport={"width": 360, "height": 740})
     page = context.new_page()
     page.goto(path.as_uri())
-    shown = page.locator("#label-errors figure:visible")
+    shown = page.locator(".label-errors figure:visible")
     assert shown.count() == 20
     page.get_by_role("radio", name=re.compile("missing box")).check()
     assert shown.count() == 10
@@ -105,5 +105,5 @@ def test_a_kind_can_be_chosen_without_a_script(browser: Any, table: AnnotationTa
     page.get_by_role("radio", name=re.compile("all")).check()
     assert shown.count() == 20
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    assert NASTY in page.locator("#label-errors figcaption").first.inner_text()
+    assert NASTY in page.locator(".label-errors figcaption").first.inner_text()
     context.close()
