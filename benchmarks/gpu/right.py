@@ -6,6 +6,7 @@ import os
 
 from benchmarks.gpu import memory_checks, numbers, training_checks
 from benchmarks.gpu.plan import Figures, Measurement, Plan
+from rtdetrv2_train.ops.assignment import solves_on
 from tests.support import MODELS
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # for deterministic products, before CUDA starts
@@ -18,7 +19,7 @@ def measurements(plan: Plan) -> list[Measurement]:
     """The checks, those of two models before those of the others."""
     names = ("r18vd",) if plan.dry_run else (*_FIRST, *(name for name in MODELS if name not in _FIRST))
     references = [_reference(plan, name) for name in names]
-    return [*references[:2], *_of_training(plan), *references[2:]]
+    return [*references[:2], _assignment(plan), *_of_training(plan), *references[2:]]
 
 
 def _reference(plan: Plan, name: str) -> Measurement:
@@ -27,23 +28,42 @@ def _reference(plan: Plan, name: str) -> Measurement:
     )
 
 
-def _amp(plan: Plan, precision: str) -> Figures:
-    if precision == "16-mixed":
-        plan.needs_gpu("float16 with its scaler")
-    return training_checks.amp(plan.folder / precision, plan.device, precision)
+def _assignment(plan: Plan) -> Measurement:
+    def measure() -> Figures:
+        plan.needs_gpu("the kernel, which `python -m benchmarks.assignment` has interpreted on a CPU, runs here")
+        from benchmarks import assignment  # tells Triton, on a CPU, to interpret, whatever else needs it
+
+        wrong = assignment.check(2000, seed=0)
+        return {"wrong": sum(wrong.values()), "by the kernel": solves_on(plan.device), "wrong of each kind": wrong}
+
+    return Measurement("assignments as SciPy's", measure, {"wrong": 0})
+
+
+def _amp(plan: Plan, precision: str, optimizer: str) -> Measurement:
+    def measure() -> Figures:
+        if precision == "16-mixed":
+            plan.needs_gpu("float16 with its scaler")
+        return training_checks.amp(plan.folder / f"{precision}-{optimizer}", plan.device, precision, optimizer)
+
+    return Measurement(f"AMP {precision}, {optimizer}", measure, training_checks.LOSS_FALLS)
+
+
+def _nan(plan: Plan, optimizer: str) -> Measurement:
+    def measure() -> Figures:
+        return training_checks.nan_is_skipped(plan.folder / f"nan-{optimizer}", plan.device, optimizer)
+
+    return Measurement(f"a step with NaN, {optimizer}", measure, training_checks.NAN_CHANGES_NOTHING)
 
 
 def _of_training(plan: Plan) -> list[Measurement]:
     folder, device = plan.folder, plan.device
     split, fits = (("nano", 64, 6), ("nano", 64, 8)) if plan.dry_run else (("r18vd", 320, 8), ("r18vd", 640, 512))
     return [
-        Measurement("AMP bfloat16", lambda: _amp(plan, "bf16-mixed"), training_checks.LOSS_FALLS),
-        Measurement("AMP float16", lambda: _amp(plan, "16-mixed"), training_checks.LOSS_FALLS),
-        Measurement(
-            "a step with NaN",
-            lambda: training_checks.nan_is_skipped(folder / "nan", device),
-            training_checks.NAN_CHANGES_NOTHING,
-        ),
+        _amp(plan, "bf16-mixed", "muon"),
+        _amp(plan, "16-mixed", "muon"),
+        _amp(plan, "16-mixed", "adamw"),
+        _nan(plan, "muon"),
+        _nan(plan, "adamw"),
         Measurement(
             "a batch split on OOM", lambda: memory_checks.split_gradient(device, *split), memory_checks.SAME_GRADIENT
         ),

@@ -66,7 +66,7 @@ class _Calls(Callback):
 
 
 class ShortRun:
-    """A run of a few steps, as configured by default.
+    """A run of a few steps from scratch, as configured by default.
 
     Args:
         folder: of the run.
@@ -74,6 +74,7 @@ class ShortRun:
         steps: length of the run in optimizer steps, a multiple of 8 for one that is resumed.
         precision: Lightning's name; None for the product's on this device.
         observer: sees the steps.
+        optimizer: ``adamw``, ``muon``, or ``auto`` for that of short runs.
         model: name of the model.
         size: side of its images in pixels.
         checkpoint_every: steps between two checkpoints; None: only at the end.
@@ -91,6 +92,7 @@ class ShortRun:
         steps: int,
         precision: str | None = None,
         observer: StepObserver | None = None,
+        optimizer: str = "auto",
         model: str = "nano",
         size: int = 64,
         checkpoint_every: int | None = None,
@@ -106,7 +108,7 @@ class ShortRun:
         self.module = _Module(
             model=build_model(model, num_classes=self.data.num_classes),
             criterion=build_criterion(model),
-            recipe=Recipe(),
+            recipe=Recipe(optimizer=optimizer),
             parameter_rules=plain(model_config(model).parameter_rules),
             evaluator=CocoEvaluator(self.data.val_annotations.ground_truth(), self.data.category_ids),
         )

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.contenders import CONTENDERS, Contender, Ours, Setting
+from benchmarks.contenders import CONTENDERS, LEARNING_RATE, Contender, Ours, Setting
 from benchmarks.gpu import operations
 from benchmarks.gpu.card import product_flops
 from benchmarks.gpu.child import described
 from benchmarks.gpu.plan import Figures, Measurement, Plan, Skipped
 from benchmarks.gpu.steps import BOXES, recorded_matcher
 from benchmarks.gpu.timing import allocated_megabytes, latency, milliseconds_each, peak_megabytes
+from rtdetrv2_train.training.muon import Muon, split_groups
 
 _PEERS = ("huggingface", "authors")
 
@@ -28,12 +29,14 @@ def measurements(plan: Plan) -> list[Measurement]:
     if plan.dry_run:
         return [
             training.beside_peers("r18vd", 2),
+            training.optimizers("nano"),
             training.largest_operations("nano", 2),
             training.compiled("ours", "nano", 2),
         ]
     return [
         training.beside_peers("r18vd", 16),
         training.beside_peers("r50vd", 16),
+        training.optimizers("r18vd"),
         training.compiled("ours", "r18vd", 16),
         training.largest_operations("r18vd", 16),
         training.largest_operations("r50vd", 16),
@@ -69,6 +72,23 @@ class _Training:
         return Measurement(
             what, lambda: operations.largest(self._build("ours", name, batch).train_step, self.plan.device)
         )
+
+    def optimizers(self, name: str) -> Measurement:
+        """The time of AdamW's step and of Muon's."""
+        return Measurement(f"{name}, optimizers", lambda: self._optimizers(name))
+
+    def _optimizers(self, name: str) -> Figures:
+        entry = self._build("ours", name, 2)
+        with entry.amp():
+            output = entry.forward()
+        entry.loss(output).backward()
+        trained = {key: parameter for key, parameter in entry.model.named_parameters() if parameter.requires_grad}
+        group = {"name": "all", "params": list(trained.values()), "parameter_names": list(trained), "lr": LEARNING_RATE}
+        muon = Muon(split_groups([group]), LEARNING_RATE)
+        return {
+            "AdamW, ms": latency(entry.optimizer.step, self.plan.device, 10),
+            "Muon, ms": latency(muon.step, self.plan.device, 10),
+        }
 
     def _build(self, contender: str, name: str, batch: int, compiled: str | None = None) -> Contender:
         _check_present(contender, self.plan)

@@ -1,6 +1,7 @@
 """What a training step waits for, and how much of it a CUDA graph could hold.
 
-The assignment needs the costs on the host, so that one wait is there for a reason. Every other keeps the device idle.
+Where SciPy solves the assignments it needs their costs on the host: one wait for a reason. Every other keeps the device
+idle for none.
 """
 
 from __future__ import annotations
@@ -32,7 +33,13 @@ def measurements(plan: Plan) -> list[Measurement]:
     name, size, batch = ("nano", 64, 2) if plan.dry_run else ("r18vd", 640, 4)
     return [
         Measurement("waits of a step", lambda: of_bare_step(name, size, batch, setting_of(plan))),
-        Measurement("waits of a step by Lightning", lambda: of_lightning_step(plan.folder / "waits", plan.device)),
+        *(
+            Measurement(
+                f"waits of a step by Lightning, {optimizer}",
+                lambda optimizer=optimizer: of_lightning_step(plan.folder / optimizer, plan.device, optimizer),
+            )
+            for optimizer in ("muon", "adamw")
+        ),
         *(
             Measurement(f"a CUDA graph of {stage}", lambda stage=stage: in_a_graph(plan, stage, name, size, batch))
             for stage in _STAGES
@@ -69,10 +76,10 @@ class _Waits(StepObserver):
             self.recorder.__exit__(None, None, None)
 
 
-def of_lightning_step(folder: Path, device: str) -> Figures:
+def of_lightning_step(folder: Path, device: str, optimizer: str) -> Figures:
     """Waits of a step of a run: with the batch's way to the device, `NanGuard`, `EMA` and `Checkpointing`."""
     observer = _Waits(device)
-    ShortRun(folder, device, steps=3 + STEPS, observer=observer).fit()
+    ShortRun(folder, device, steps=3 + STEPS, observer=observer, optimizer=optimizer).fit()
     return waits_of(observer.recorder.waits)
 
 

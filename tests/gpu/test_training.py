@@ -10,19 +10,24 @@ import torch
 from benchmarks.contenders import Setting
 from benchmarks.gpu import memory_checks, training_checks
 from benchmarks.gpu.waits import of_bare_step, of_lightning_step
+from rtdetrv2_train.ops.assignment import solves_on
+
+OPTIMIZERS = ("adamw", "muon")
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
-def test_the_loss_falls_in_mixed_precision(precision: str, tmp_path: Path) -> None:
-    found = training_checks.amp(tmp_path / "run", "cuda", precision)
+def test_the_loss_falls_in_mixed_precision(precision: str, optimizer: str, tmp_path: Path) -> None:
+    found = training_checks.amp(tmp_path / "run", "cuda", precision, optimizer)
     assert found["precision"] == precision
     assert found["last by first"] <= training_checks.LOSS_FALLS["last by first"]
     assert (found["scale"] == "none") == (precision == "bf16-mixed")
-    assert found["steps of AdamW"] >= 30  # the scaler leaves out the first ones, until it has found its scale
+    assert found["steps taken"] >= 30  # the scaler leaves out the first ones, until it has found its scale
 
 
-def test_a_step_with_nan_changes_nothing_and_is_written_down(tmp_path: Path) -> None:
-    found = training_checks.nan_is_skipped(tmp_path / "run", "cuda")
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_step_with_nan_changes_nothing_and_is_written_down(optimizer: str, tmp_path: Path) -> None:
+    found = training_checks.nan_is_skipped(tmp_path / "run", "cuda", optimizer)
     assert found == {"changed": 0, "not finite": 0, "written down": 1}
 
 
@@ -53,12 +58,20 @@ def test_a_run_of_one_rank_comes_to_its_end(tmp_path: Path) -> None:
     assert {"metrics.json", "model", "report.html"} <= set(found["files"])
 
 
+def test_assignments_cost_what_scipys_cost() -> None:
+    from benchmarks import assignment  # which tells Triton, on a CPU, to interpret
+
+    assert solves_on("cuda")
+    assert sum(assignment.check(cases=800, seed=0).values()) == 0
+
+
 def test_a_step_waits_for_nothing_but_the_assignment() -> None:
     found = of_bare_step("nano", 128, 4, Setting("cuda", torch.bfloat16))
     assert not [place for place in found["places"] if "matcher.py" not in place]
     assert found["waits a step"] <= 1
 
 
-def test_a_step_by_lightning_waits_besides_for_what_the_step_before_has_copied(tmp_path: Path) -> None:
-    places = of_lightning_step(tmp_path / "run", "cuda")["places"]
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_step_by_lightning_waits_besides_for_what_the_step_before_has_copied(optimizer: str, tmp_path: Path) -> None:
+    places = of_lightning_step(tmp_path / "run", "cuda", optimizer)["places"]
     assert not [place for place in places if "matcher.py" not in place and "nan_guard.py" not in place]
