@@ -18,7 +18,8 @@ import pytest
 import torch
 
 from benchmarks.gpu import command
-from benchmarks.gpu.capture import why_not
+from benchmarks.gpu.capture import Captured, why_not
+from benchmarks.gpu.memory_checks import limited_memory
 from benchmarks.gpu.plan import PARTS, Part, Plan
 from benchmarks.gpu.results import PAGE_FILE, Record, Results
 from benchmarks.gpu.runner import Runner
@@ -73,10 +74,10 @@ def test_every_result_is_on_the_disk_while_the_next_is_measured(tmp_path: Path) 
 
 def test_a_part_whose_budget_is_used_up_stops_and_says_what_is_left_out(tmp_path: Path) -> None:
     began = time.monotonic()
-    records = run(tmp_path, ["returns", "takes long", "returns again"], 2)
-    assert time.monotonic() - began < 10
+    records = run(tmp_path, ["returns", "takes long", "returns again"], 6)
+    assert time.monotonic() - began < 20
     assert [record.state for record in records][1:] == ["failed", "left out"]
-    assert records[2].reason == "the part's 2 seconds were used up"
+    assert records[2].reason == "the part's 6 seconds were used up"
     assert not alive(tmp_path)
 
 
@@ -167,6 +168,31 @@ def test_waits_on_a_gpu_are_its_warnings_and_waiting_for_events() -> None:
     assert [str(other.message) for other in others] == ["another"]
     assert sorted(recorder.waits.values()) == [1, 2]
     assert all("test_gpu_benchmark.py" in place for place in recorder.waits)
+
+
+def test_a_capture_that_fails_leaves_the_stream_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("Stream", "CUDAGraph", "stream", "graph", "synchronize", "current_stream", "set_stream"):
+        monkeypatch.setattr(torch.cuda, name, mock.MagicMock())
+    torch.cuda.graph.return_value.__exit__.return_value = False
+    calls = []
+
+    def fails_when_captured() -> None:
+        calls.append(len(calls))
+        if len(calls) == 4:  # after three to warm up
+            raise RuntimeError("not permitted when stream is capturing")
+
+    with pytest.raises(RuntimeError, match="not permitted"):
+        Captured(fails_when_captured)
+    torch.cuda.set_stream.assert_called_once_with(torch.cuda.current_stream.return_value)
+
+
+def test_memory_is_limited_to_bytes_and_freed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("empty_cache", "set_per_process_memory_fraction", "get_device_properties"):
+        monkeypatch.setattr(torch.cuda, name, mock.MagicMock())
+    torch.cuda.get_device_properties.return_value.total_memory = 1000
+    with pytest.raises(torch.OutOfMemoryError), limited_memory(250):
+        raise torch.OutOfMemoryError
+    assert [call.args for call in torch.cuda.set_per_process_memory_fraction.call_args_list] == [(0.25,), (1.0,)]
 
 
 def test_the_reason_that_a_capture_fails_is_its_first_error() -> None:

@@ -30,8 +30,8 @@ def _reference(plan: Plan, name: str) -> Measurement:
 
 def _assignment(plan: Plan) -> Measurement:
     def measure() -> Figures:
-        plan.needs_gpu("the kernel, which `python -m benchmarks.assignment` has interpreted on a CPU, runs here")
-        from benchmarks import assignment  # tells Triton, on a CPU, to interpret, whatever else needs it
+        plan.needs_gpu("the compiled kernel")
+        from benchmarks import assignment  # on a CPU it tells Triton to interpret
 
         wrong = assignment.check(2000, seed=0)
         return {"wrong": sum(wrong.values()), "by the kernel": solves_on(plan.device), "wrong of each kind": wrong}

@@ -59,7 +59,7 @@ def test_a_run_of_one_rank_comes_to_its_end(tmp_path: Path) -> None:
 
 
 def test_assignments_cost_what_scipys_cost() -> None:
-    from benchmarks import assignment  # which tells Triton, on a CPU, to interpret
+    from benchmarks import assignment  # on a CPU it tells Triton to interpret
 
     assert solves_on("cuda")
     assert sum(assignment.check(cases=800, seed=0).values()) == 0

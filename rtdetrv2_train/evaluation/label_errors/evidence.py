@@ -41,6 +41,10 @@ class Labels:
         """Some of a set's own labels."""
         return cls(boxes.truth_images[rows], boxes.truth_classes[rows], boxes.truth_boxes[rows], rows)
 
+    def where(self, chosen: NDArray[np.bool_] | Ints) -> Labels:
+        """The chosen ones."""
+        return Labels(*(values[chosen] for values in vars(self).values()))
+
 
 @dataclass(frozen=True)
 class Rivals:

@@ -23,45 +23,31 @@ SHARES = {NO_OBJECT: 0.005, WRONG_CLASS: 0.01, BADLY_PLACED: 0.015}
 """Share of labels that are expected to be wrong in each way before anything is known of a set: 5 % with
 :data:`SHARE_MISSING`. Nobody draws a box around nothing as easily as an object is overlooked."""
 SHARE_MISSING = 0.02
+_LEAST_MADE_UP, _MOST_MADE_UP = 10_000, 20_000  # errors of each kind, before the impossible ones are left out
+_SEED = 0
+_FEW = 10  # labels that the median of all classes counts as in that of one
 _ROUNDS = 2  # the second leaves out what the first found wrong among the labels taken for right ones
 
 
-@dataclass(frozen=True)
-class LabelJudgement:
-    """What is thought of N labels.
-
-    Attributes:
-        rows: int64 ``[N]``, the labels.
-        probabilities: ``[N, 4]``, of being right, and of each kind of error.
-        evidence: what the detections say.
-    """
-
-    rows: Ints
-    probabilities: Floats
-    evidence: Evidence
-
-
-def judge_labels(boxes: EvaluatedBoxes, rivals: Rivals, usual: Floats, rows: Ints, seed: int = 0) -> LabelJudgement:
-    """Judge labels by the detections.
+def judge_labels(boxes: EvaluatedBoxes, rivals: Rivals, usual: Floats, labels: Labels, evidence: Evidence) -> Floats:
+    """The probabilities of being right, and of each kind of error, ``[N, 4]``.
 
     Args:
         boxes: labels and detections.
         rivals: see `Rivals`.
         usual: ``[K]``, see :func:`usual_odds`.
-        rows: int64 ``[N]``, the labels to judge.
-        seed: of the errors that are made on purpose.
+        labels: N of the set's own, to be judged.
+        evidence: about them.
     """
-    labels = Labels.of(boxes, rows)
-    evidence = Evidence.about(labels, boxes, rivals)
     features = [evidence.features(usual[labels.classes])]
-    kinds, weights = [np.full(len(rows), RIGHT)], [np.ones(len(rows))]
-    for kind, made in _made_up(labels, evidence, boxes, seed).items():
+    number = len(labels.images)
+    kinds, weights = [np.full(number, RIGHT)], [np.ones(number)]
+    for kind, made in _made_up(labels, evidence, boxes).items():
         if len(made.images):
             features.append(Evidence.about(made, boxes, rivals).features(usual[made.classes]))
             kinds.append(np.full(len(made.images), kind))
-            weights.append(np.full(len(made.images), SHARES[kind] * len(rows) / len(made.images)))
-    probabilities = _fitted(features, kinds, weights, len(SHARES) + 1)
-    return LabelJudgement(rows, probabilities, evidence)
+            weights.append(np.full(len(made.images), SHARES[kind] * number / len(made.images)))
+    return _fitted(features, kinds, weights, len(SHARES) + 1)
 
 
 @dataclass(frozen=True)
@@ -123,18 +109,16 @@ def usual_odds(odds: Floats, classes: Ints, num_classes: int) -> Floats:
     return usual
 
 
-_FEW = 10  # labels that the median of all classes counts as in that of one
-
-
-def _made_up(labels: Labels, evidence: Evidence, boxes: EvaluatedBoxes, seed: int) -> dict[int, Labels]:
-    generator = np.random.default_rng(seed)
-    made = {
-        NO_OBJECT: made_up.misplaced(labels, boxes, generator),
-        BADLY_PLACED: made_up.moved(labels, generator),
-    }
+def _made_up(labels: Labels, evidence: Evidence, boxes: EvaluatedBoxes) -> dict[int, Labels]:
+    """Errors of each kind made of the labels: of some where there are many, several of each where there are few."""
+    generator = np.random.default_rng(_SEED)
+    number = min(max(len(labels.images), _LEAST_MADE_UP), _MOST_MADE_UP)
+    some = np.resize(generator.permutation(len(labels.images)), number)
+    right = labels.where(some)
+    made = {NO_OBJECT: made_up.misplaced(right, boxes, generator), BADLY_PLACED: made_up.moved(right, generator)}
     if (num_classes := len(boxes.class_names)) > 1:
-        rivals = np.append(boxes.found_classes, -1)[evidence.other]
-        made[WRONG_CLASS] = made_up.renamed(labels, rivals, num_classes, generator)
+        rivals = np.append(boxes.found_classes, -1)[evidence.other[some]]
+        made[WRONG_CLASS] = made_up.renamed(right, rivals, num_classes, generator)
     return made
 
 

@@ -21,7 +21,7 @@ def moved(right: Labels, generator: np.random.Generator) -> Labels:
     centre = right.boxes[:, :2] + right.boxes[:, 2:] * (0.5 + shift)
     boxes = np.concatenate([centre - size / 2, size], axis=1)
     overlap = _iou(boxes, right.boxes)
-    return _rows(replace(right, boxes=boxes), (overlap > _OVERLAP_OF_MOVED[0]) & (overlap < _OVERLAP_OF_MOVED[1]))
+    return replace(right, boxes=boxes).where((overlap > _OVERLAP_OF_MOVED[0]) & (overlap < _OVERLAP_OF_MOVED[1]))
 
 
 def renamed(right: Labels, rivals: Ints, num_classes: int, generator: np.random.Generator) -> Labels:
@@ -46,11 +46,7 @@ def misplaced(right: Labels, boxes: EvaluatedBoxes, generator: np.random.Generat
     np.maximum.at(high, boxes.found_images, boxes.found_boxes[:, :2] + boxes.found_boxes[:, 2:])
     np.maximum.at(high, boxes.truth_images, boxes.truth_boxes[:, :2] + boxes.truth_boxes[:, 2:])
     within = (made.boxes[:, :2] + made.boxes[:, 2:] <= high[images]).all(axis=1)
-    return _rows(made, within & (crowding(made, boxes) < SAME_OBJECT))
-
-
-def _rows(labels: Labels, chosen: np.ndarray) -> Labels:
-    return Labels(*(values[chosen] for values in vars(labels).values()))
+    return made.where(within & (crowding(made, boxes) < SAME_OBJECT))
 
 
 def _iou(one: Floats, other: Floats) -> Floats:

@@ -24,7 +24,6 @@ from rtdetrv2_train.evaluation.label_errors.judging import (
     NO_OBJECT,
     RIGHT,
     WRONG_CLASS,
-    LabelJudgement,
     judge_labels,
     judge_unlabelled,
     usual_odds,
@@ -91,10 +90,9 @@ def _candidates(boxes: EvaluatedBoxes) -> _Candidates:
     if not len(rows):
         return _Candidates(rows, np.zeros(0), rows, rows)
     labels = Labels.of(boxes, rows)
-    near = Evidence.about(labels, boxes, rivals).near
-    usual = usual_odds(log_odds(near), labels.classes, len(boxes.class_names))
-    judged = judge_labels(boxes, rivals, usual, rows)
-    kinds, suspicion, found = _of_labels(judged)
+    evidence = Evidence.about(labels, boxes, rivals)
+    usual = usual_odds(log_odds(evidence.near), labels.classes, len(boxes.class_names))
+    kinds, suspicion, found = _of_labels(judge_labels(boxes, rivals, usual, labels, evidence), evidence)
     unlabelled = judge_unlabelled(boxes, rivals, usual, in_crowd, len(rows))
     together = _Candidates(
         np.concatenate([kinds, np.full(len(unlabelled.found), MISSING)]),
@@ -105,14 +103,14 @@ def _candidates(boxes: EvaluatedBoxes) -> _Candidates:
     return together.where(~_is_second_of_its_place(together, boxes))
 
 
-def _of_labels(judged: LabelJudgement) -> tuple[Ints, Floats, Ints]:
+def _of_labels(probabilities: Floats, evidence: Evidence) -> tuple[Ints, Floats, Ints]:
     """The most likely kind of error of each label, its suspicion of any, and the detection that speaks against it."""
-    probabilities, against = judged.probabilities.copy(), np.full(judged.probabilities.shape, -1)
-    for kind, speaks in ((WRONG_CLASS, judged.evidence.other), (BADLY_PLACED, judged.evidence.nearest)):
-        probabilities[speaks < 0, kind] = 0  # there is nothing to put in the label's place
+    errors, against = probabilities[:, 1:].copy(), np.full(probabilities.shape, -1)
+    for kind, speaks in ((WRONG_CLASS, evidence.other), (BADLY_PLACED, evidence.nearest)):
+        errors[speaks < 0, kind - 1] = 0  # there is nothing to put in the label's place
         against[:, kind] = speaks
-    kinds = 1 + probabilities[:, 1:].argmax(axis=1)
-    return kinds, 1 - judged.probabilities[:, RIGHT], against[np.arange(len(kinds)), kinds]
+    kinds = 1 + errors.argmax(axis=1)
+    return kinds, 1 - probabilities[:, RIGHT], against[np.arange(len(kinds)), kinds]
 
 
 def _is_second_of_its_place(candidates: _Candidates, boxes: EvaluatedBoxes) -> NDArray[np.bool_]:
