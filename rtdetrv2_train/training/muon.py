@@ -120,15 +120,15 @@ class Muon(torch.optim.AdamW):
         gradient = torch.stack([_as_matrix(p.grad, p) for p in parameters if p.grad is not None])
         if (scale := getattr(self, "grad_scale", None)) is not None:
             gradient = gradient / scale
-        found_inf = getattr(self, "found_inf", None)
-        taken = 1.0 if found_inf is None else 1.0 - found_inf.clamp(max=1.0)
-        if found_inf is not None:
-            gradient = torch.where(found_inf > 0, momentum, gradient)
+        taken = torch.ones((), device=gradient.device)
+        if (found_inf := getattr(self, "found_inf", None)) is not None:
+            taken = taken - found_inf.clamp(max=1.0)
+            gradient = torch.where(taken > 0, gradient, momentum)
         momentum.lerp_(gradient, 1 - self._momentum)
         update = orthogonal(gradient.lerp_(momentum, self._momentum))
         size = self._factor * _RMS_OF_ADAMW * max(update.shape[1:]) ** 0.5
         update.mul_(learning_rate * size * taken)
-        torch._foreach_add_([self.state[p]["step"] for p in parameters], taken)
+        torch._foreach_add_([self.state[p]["step"] for p in parameters], [taken] * len(parameters))
         torch._foreach_copy_(kept, list(momentum.unbind()))
         torch._foreach_mul_(matrices, 1 - learning_rate * weight_decay * taken)
         torch._foreach_sub_(matrices, list(update.unbind()))

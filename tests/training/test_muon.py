@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from benchmarks.counting import OperationCounter
 from rtdetrv2_train.training.muon import Muon, is_inner_matrix, orthogonal, split_groups
 from rtdetrv2_train.training.optimizer import lay_out_state, parameter_groups
 from tests.support import small_model
@@ -168,3 +169,14 @@ def test_a_saved_state_goes_on_with_the_same_numbers() -> None:
             each.step()
     for mine, theirs in zip(model.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_a_step_reads_nothing_from_the_device() -> None:
+    model, optimizer = made()
+    backward(model)
+    optimizer.found_inf, optimizer.grad_scale = torch.zeros(()), torch.ones(())
+    optimizer.step()
+    with OperationCounter() as counted:
+        optimizer.step()
+    assert counted.operations > 0
+    assert counted.reads == 0
