@@ -74,6 +74,7 @@ class LooksFile:
         """Keep what was seen of a file; it is on the disk after a second or so."""
         record = _record(msgspec.msgpack.encode((*key, content)))
         with self._lock:
+            self._known[key[0]] = (key[1], key[2], content)
             self._waiting.append(record)
             if time.monotonic() - self._written > _EVERY:
                 self._flush()
