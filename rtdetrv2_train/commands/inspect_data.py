@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 from tqdm import tqdm
 
@@ -13,7 +15,7 @@ from rtdetrv2_train.commands.inspection_results import print_results, write_fixe
 from rtdetrv2_train.commands.label_errors import review_labels
 from rtdetrv2_train.console import print_line
 from rtdetrv2_train.data.inspection.findings import Finding, Parts
-from rtdetrv2_train.data.inspection.inspection import inspect_set
+from rtdetrv2_train.data.inspection.inspection import Inspected, inspect_set
 from rtdetrv2_train.data.inspection.looks_file import LooksFile
 from rtdetrv2_train.data.inspection.recommendations import recommendations
 from rtdetrv2_train.data.loading.datamodule import CocoDataModule
@@ -21,7 +23,7 @@ from rtdetrv2_train.errors import UserError
 from rtdetrv2_train.runs.configuration import build, with_saved
 from rtdetrv2_train.runs.folder import newest_run
 
-LOOKS_FILE = ".images_seen"
+LOOKS_FILE, _LOCK_FILE = ".images_seen", ".lock"
 _SECTIONS_OF_A_RUN = ("model", "data", "augment", "recipe")
 
 
@@ -49,18 +51,26 @@ def inspect(config: DictConfig, overrides: Sequence[str]) -> Sequence[Finding]:
         config = with_saved(config, run, _SECTIONS_OF_A_RUN, overrides)
     data, parts = _read(config)
     output = _output_of(config)
-    with LooksFile(output / LOOKS_FILE, f"{data.root.absolute()}, {data.channels} channels") as looks_file:
-        if looks_file.recalled:
-            print_line(f"{'continued':16} {looks_file.recalled:,} images were looked at before")
-        with tqdm(total=sum(map(len, parts.values())), unit="images", disable=None, leave=False) as bar:
-            most_boxes = config.model.architecture.decoder.num_queries
-            found = inspect_set(parts, data.further_parts(), data.image_size, most_boxes, looks_file, bar.update)
-    advice = recommendations(parts["train"], data.image_size)
-    fixed = write_fixed(output, found) if config.fix else None
-    reviewed = None if run is None else review_labels(run, found.parts, output)
-    write_results(output, data, found, advice, fixed, reviewed)
+    with _alone(output):
+        found = _look(config, data, parts, output)
+        advice = recommendations(parts["train"], data.image_size)
+        fixed = write_fixed(output, found) if config.fix else None
+        reviewed = None if run is None else review_labels(run, found.parts, output)
+        write_results(output, data, found, advice, fixed, reviewed)
     print_results(output, data, found, advice, fixed, reviewed, overrides)
     return found.findings
+
+
+def _look(config: DictConfig, data: CocoDataModule, parts: Parts, output: Path) -> Inspected:
+    """Look at everything, images that were seen before aside."""
+    most_boxes = config.model.architecture.decoder.num_queries
+    with (
+        LooksFile(output / LOOKS_FILE, f"{data.root.absolute()}, {data.channels} channels") as looks_file,
+        tqdm(total=sum(map(len, parts.values())), unit="images", disable=None, leave=False) as bar,
+    ):
+        if looks_file.recalled:
+            print_line(f"{'continued':16} {looks_file.recalled:,} images were looked at before")
+        return inspect_set(parts, data.further_parts(), data.image_size, most_boxes, looks_file, bar.update)
 
 
 def _read(config: DictConfig) -> tuple[CocoDataModule, Parts]:
@@ -78,9 +88,26 @@ def _output_of(config: DictConfig) -> Path:
     output = Path(config.output or Path("inspections", Path(config.data.root).resolve().name))
     try:
         output.mkdir(parents=True, exist_ok=True)
-        is_own = (output / LOOKS_FILE).exists() or not any(output.iterdir())
+        names = {path.name for path in output.iterdir()}
     except OSError as error:
         raise UserError(f"'{output}' cannot be written: {error.strerror}; give another output=") from error
-    if not is_own:
+    if LOOKS_FILE not in names and names - {_LOCK_FILE}:
         raise UserError(f"'{output}' is there already and holds no inspection: give output= another folder")
     return output
+
+
+@contextlib.contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Keep other processes out of the folder, where the file system has locks."""
+    lock = FileLock(output / _LOCK_FILE)
+    try:
+        with contextlib.suppress(NotImplementedError):
+            lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(
+            f"another process works in '{output}': wait until it has ended, or give another output="
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from tests.data.inspection.small_sets import picture, write_set
 from tests.running import TINY, WITHOUT_PICTURES, last_line, run_command, start_script
@@ -36,7 +37,7 @@ def faulty_set(tmp_path: Path) -> Path:
 def test_a_clean_set_gives_status_0_and_says_so(tmp_path: Path) -> None:
     root = write_set(tmp_path / "mine", {"train": pictures(12), "val": pictures(12, 20)})
     output = run_command("inspect", f"data.root={root}", folder=tmp_path)
-    assert "nothing looks wrong" in output or "rare_classes" not in output
+    assert "nothing looks wrong" in output
     found = json.loads((tmp_path / "inspections" / "mine" / "inspect.json").read_text())
     assert found["counts"] == {"error": 0, "warning": 0, "note": 0}
     assert found["parts"]["train"]["images"] == 12
@@ -115,10 +116,13 @@ def test_what_cannot_be_read_gives_the_line_of_training(tmp_path: Path) -> None:
         assert said[0].startswith("error: ")
 
 
-def test_a_folder_of_something_else_is_refused(faulty_set: Path) -> None:
+def test_a_folder_of_something_else_or_somebody_else_is_refused(faulty_set: Path, tmp_path: Path) -> None:
     settings = [f"data.root={faulty_set}", f"output={faulty_set}"]
     message = last_line(run_command("inspect", *settings, expect=2))
     assert message == f"error: '{faulty_set}' is there already and holds no inspection: give output= another folder"
+    with FileLock(tmp_path / "busy" / ".lock"):
+        message = last_line(run_command("inspect", settings[0], f"output={tmp_path / 'busy'}", expect=2))
+        assert message.startswith(f"error: another process works in '{tmp_path / 'busy'}': wait")
     message = last_line(run_command("inspect", settings[0], "fix=maybe", expect=2))
     assert message == "error: fix is 'maybe': give true or false"
 

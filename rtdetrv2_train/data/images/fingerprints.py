@@ -62,13 +62,17 @@ class Fingerprints:
 
     def near_duplicates(self) -> Iterator[tuple[int, int]]:
         """Pairs of near-duplicates; of many that are alike, enough pairs that all are connected."""
-        for one, other in self.blocks_of_pairs():
+        for _, one, other in self.blocks_of_pairs():
             yield from zip(one.tolist(), other.tolist(), strict=True)
 
-    def blocks_of_pairs(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    def blocks_of_pairs(self) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
         """As `near_duplicates`, many pairs at a time; a pair may come several times.
 
         Candidates share two of the eight bytes of the lowest frequencies, which near-duplicates nearly always do.
+
+        Yields:
+            how many places the images of pairs are apart in an order by their hashes, from 1, where a picture that was
+            saved twice comes first; and both images of each pair.
         """
         images = np.flatnonzero(self.usable)
         for pair in itertools.combinations(range(_KEY), 2):
@@ -80,7 +84,7 @@ class Fingerprints:
                 near = np.flatnonzero(shared[step:] == shared[:-step])
                 one, other = images[places[near]], images[places[near + step]]
                 same = self.distances(one, other) <= _SAME
-                yield one[same], other[same]
+                yield step, one[same], other[same]
 
     def distances(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
         """Bits of 256 in which the hashes of images differ, for each pair of their numbers."""

@@ -20,7 +20,7 @@ from rtdetrv2_train.data.images.fingerprints import Fingerprints
 from rtdetrv2_train.data.inspection.looks import Look
 
 _NEAR, _COPY = 0.5, 0.97  # least correlation of the fine structure
-_COPY_BITS = 12  # of the hash, in which copies differ at most
+_COPY_BITS, _COPY_STEPS = 12, 4  # of the hash, in which copies differ at most; places apart in an order by hashes
 _AT_ONCE = 10_000  # pairs
 _MOST_TRIED = 64  # images of the other part that one is compared with, in a group of images that are alike
 
@@ -57,16 +57,39 @@ class Pictures:
         )
 
     def alike(self) -> Alike:
-        """All pairs of images that are alike; of many, enough that all are connected."""
-        count = len(self._details)
-        seen: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        for one, other in self._prints.blocks_of_pairs():
-            new = np.minimum(one, other) * count + np.maximum(one, other)
-            seen = np.union1d(seen, new) if len(new) else seen
-        one, other = np.divmod(seen, max(count, 1))
-        agreement = self.agreement(one, other)
-        kept = agreement >= _NEAR
-        return Alike(one[kept], other[kept], self._are_copies(one, other, agreement)[kept])
+        """Pairs of images that are alike; of many, enough that all are connected.
+
+        Pairs that are connected already are not compared again: of a video nearly all pairs would be.
+        """
+        near, copies = _Groups(len(self._details)), _Groups(len(self._details))
+        found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]] = []
+
+        def compare(one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
+            agreement = self.agreement(one, other)
+            kept = agreement >= _NEAR
+            same = self._are_copies(one, other, agreement) & kept
+            new = same | (kept & near.are_apart(one, other))
+            near.join(one[new], other[new])
+            copies.join(one[same], other[same])
+            found.append((np.minimum(one, other)[new], np.maximum(one, other)[new], same[new]))
+
+        compare(*self._pairs_of_equal_files())
+        for step, one, other in self._prints.blocks_of_pairs():
+            tried = near.are_apart(one, other)
+            if step <= _COPY_STEPS:
+                tried |= copies.are_apart(one, other) & (self._prints.distances(one, other) <= _COPY_BITS)
+            if tried.any():
+                compare(one[tried], other[tried])
+        ones, others, same = (np.concatenate(column) for column in zip(*found, strict=True))
+        return Alike(ones, others, same)
+
+    def _pairs_of_equal_files(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Each image whose file is that of an earlier one, and that one; images of one colour aside."""
+        usable = np.flatnonzero(self._prints.usable)
+        _, first, of_file = np.unique(self._files[usable], axis=0, return_index=True, return_inverse=True)
+        firsts = usable[first][of_file.ravel()]
+        later = firsts != usable
+        return firsts[later], usable[later]
 
     def agreement(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.float64]:
         """Correlation of the fine structure of images ``[n]``, from -1 to 1; 1 for equal files."""
@@ -104,8 +127,9 @@ class Pictures:
         found: dict[int, tuple[int, bool]] = {}
         for image in own[np.isin(groups[own], list(of_others))].tolist():
             candidates = np.array(of_others[int(groups[image])])
-            near = np.argsort(np.abs(candidates - image), kind="stable")[:_MOST_TRIED]
-            candidates, same = candidates[near], np.full(len(near), image)
+            apart = self._prints.distances(np.full(len(candidates), image), candidates)
+            candidates = candidates[np.argsort(apart, kind="stable")[:_MOST_TRIED]]
+            same = np.full(len(candidates), image)
             agreement = self.agreement(same, candidates)
             best = int(np.argmax(agreement))
             if agreement[best] >= _NEAR:
@@ -114,9 +138,33 @@ class Pictures:
         return found
 
 
+class _Groups:
+    """Which images are connected so far.
+
+    Args:
+        count: of images.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._labels = np.arange(count)
+
+    def are_apart(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether the images of pairs are not connected."""
+        return np.asarray(self._labels[one] != self._labels[other])
+
+    def join(self, one: NDArray[np.int64], other: NDArray[np.int64]) -> None:
+        """Connect the images of pairs."""
+        if len(one):
+            self._labels = _connected(self._labels[one], self._labels[other], len(self._labels))[self._labels]
+
+
 def groups_of(alike: Alike, count: int, copies_only: bool = False) -> NDArray[np.int64]:
     """The group ``[count]`` of each image, within which all are connected by pairs."""
     kept = alike.copies if copies_only else np.ones(len(alike.one), dtype=bool)
-    pairs = (alike.one[kept], alike.other[kept])
-    edges = coo_array((np.ones(int(kept.sum()), dtype=np.int8), pairs), shape=(count, count))
+    return _connected(alike.one[kept], alike.other[kept], count)
+
+
+def _connected(one: NDArray[np.int64], other: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """The group of each of so many nodes that pairs connect."""
+    edges = coo_array((np.ones(len(one), dtype=np.int8), (one, other)), shape=(count, count))
     return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)

@@ -25,6 +25,7 @@ Key = tuple[str, int, int]
 """Of a file: path, size in bytes, time of the last change in nanoseconds."""
 
 _HEAD = struct.Struct("<II")
+_VERSION = 1  # to be raised whenever what is seen of an image, or how it is written, changes
 _EVERY = 1.0  # seconds until what was seen is written
 
 
@@ -45,7 +46,8 @@ class LooksFile:
         self._waiting: list[bytes] = []
         self._lock = threading.Lock()
         self._written = time.monotonic()
-        whole = self._read(about.encode())
+        about_this = f"{_VERSION}, {about}".encode()
+        whole = self._read(about_this)
         try:
             self._stream: IO[bytes] = path.open("r+b" if whole else "wb")
         except OSError as error:
@@ -53,7 +55,7 @@ class LooksFile:
         self._stream.truncate(whole)
         self._stream.seek(whole)
         if not whole:
-            self._stream.write(_record(about.encode()))
+            self._stream.write(_record(about_this))
         self.recalled = len(self._known)
         """Number of images that are known from before."""
 
@@ -74,6 +76,7 @@ class LooksFile:
         """Keep what was seen of a file; it is on the disk after a second or so."""
         record = _record(msgspec.msgpack.encode((*key, content)))
         with self._lock:
+            self._known[key[0]] = (key[1], key[2], content)
             self._waiting.append(record)
             if time.monotonic() - self._written > _EVERY:
                 self._flush()
