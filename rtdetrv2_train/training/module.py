@@ -204,7 +204,7 @@ class DetectionModule(LightningModule):
         self.learning_rates = [group["lr"] for group in groups]
         rate, betas = self.recipe.learning_rate, self.recipe.betas
         optimizer = (
-            Muon(groups, rate, betas, factor=self.recipe.muon_factor)
+            Muon(groups, rate, betas, factor=self.recipe.muon_factor(schedule))
             if schedule.optimizer == "muon"
             else torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
         )

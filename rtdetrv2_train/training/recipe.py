@@ -131,7 +131,8 @@ class Recipe:
         weight_decay: weight decay of every parameter without a rule of its own.
         betas: betas of AdamW.
         optimizer: ``adamw``, ``muon`` (see ``muon.py``) or ``auto``.
-        muon_factor: the size of Muon's steps as a multiple of AdamW's at the same learning rate.
+        muon_learning_rate: peak learning rate of Muon where AdamW's would be ``learning_rate``, at the reference batch
+            size. Unlike AdamW's it need not fall with the width of a model.
         learning_rate_factor: factor of all learning rates, or ``auto``.
         warmup_steps: steps of the warm-up, or ``auto``.
         lr_schedule: learning-rate schedule: ``constant``, ``cosine``, ``flat_cosine`` or ``auto``; see `Schedule`.
@@ -157,7 +158,7 @@ class Recipe:
     weight_decay: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
     optimizer: str = AUTO
-    muon_factor: float = 2.0
+    muon_learning_rate: float = 3e-3
     learning_rate_factor: float | Auto = AUTO
     warmup_steps: int | Auto = AUTO
     lr_schedule: str = AUTO
@@ -178,7 +179,7 @@ class Recipe:
             raise UserError(f"recipe.lr_schedule is '{self.lr_schedule}': use constant, cosine, flat_cosine or auto")
         if self.optimizer not in (*get_args(OptimizerName), AUTO):
             raise UserError(f"recipe.optimizer is '{self.optimizer}': use adamw, muon or auto")
-        check_number("recipe.muon_factor", self.muon_factor, 0, whole=False)
+        check_number("recipe.muon_learning_rate", self.muon_learning_rate, 0, whole=False)
         if self.lr_scaling not in get_args(Scaling):
             raise UserError(f"recipe.lr_scaling is '{self.lr_scaling}': use sqrt, linear or none")
         for name in ("learning_rate_factor", "warmup_steps", "max_gradient_norm", "ema_decay", "ema_ramp_steps"):
@@ -210,6 +211,11 @@ class Recipe:
         """Factor of the learning rates that follows from the total batch size (``lr_scaling``)."""
         ratio = self.total_batch_size / self.reference_batch_size
         return {"sqrt": math.sqrt(ratio), "linear": ratio, "none": 1.0}[self.lr_scaling]
+
+    def muon_factor(self, schedule: Schedule) -> float:
+        """The size of Muon's steps as a multiple of AdamW's in the same run."""
+        rate = self.learning_rate * schedule.learning_rate_factor
+        return self.muon_learning_rate * self.batch_size_factor / rate if rate else 0.0
 
     def resolve(self, total_steps: int, from_scratch: bool, steps_per_epoch: int | None = None) -> Schedule:
         """Resolve every ``auto``.

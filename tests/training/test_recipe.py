@@ -38,6 +38,15 @@ def test_a_short_run_from_pretrained_weights_keeps_learning_rate_and_clipping() 
     assert schedule.optimizer == "adamw"
 
 
+@pytest.mark.parametrize("batch", [16, 8])
+@pytest.mark.parametrize("rate", [1e-4, 2.5e-4])
+def test_muon_has_its_own_learning_rate_which_follows_the_batch_size_alone(batch: int, rate: float) -> None:
+    recipe = Recipe(learning_rate=rate, muon_learning_rate=2e-3, total_batch_size=batch)
+    schedule = recipe.resolve(300, from_scratch=True)
+    rate_of_adamw = rate * schedule.learning_rate_factor
+    assert rate_of_adamw * recipe.muon_factor(schedule) == pytest.approx(2e-3 * (batch / 16) ** 0.5)
+
+
 def test_cosine_falls_to_its_share_at_the_last_step() -> None:
     schedule = Recipe(lr_schedule="cosine", warmup_steps=10, final_learning_rate_share=0.1).resolve(110, True)
     assert schedule.learning_rate_share(9) == 1
