@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,7 +99,7 @@ def write_results(
         "parts": contents,
         "classes": classes,
         "findings": [_as_dict(each, found.parts) for each in found.findings],
-        "recommendations": [each._asdict() for each in advice],
+        "recommendations": [asdict(each) for each in advice],
         "label_errors": None if reviewed is None else as_dicts(reviewed, found.parts),
         "fixed": None if fixed is None else _fixed_as_dict(fixed),
     }

@@ -54,7 +54,7 @@ def image_findings(part: str, table: AnnotationTable, looks: Sequence[Look], siz
 
 def sizes_of_images(table: AnnotationTable, looks: Sequence[Look]) -> Sizes:
     """Compare the sizes of images with the annotated ones, as they are read for training."""
-    found = Sizes(*(np.zeros(len(table), dtype=bool) for _ in Sizes._fields))
+    found = Sizes(*np.zeros((3, len(table)), dtype=bool))
     exif = table.reading.exif
     for index, look in enumerate(looks):
         if look.error:
