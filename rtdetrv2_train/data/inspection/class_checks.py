@@ -100,7 +100,9 @@ def _empty(train: AnnotationTable, counts: NDArray[np.int64]) -> Iterator[Findin
 
 
 def _rare(train: AnnotationTable, counts: NDArray[np.int64]) -> Iterator[Finding]:
-    rare = np.flatnonzero((counts > 0) & (counts < _FEW_IMAGES))
+    few = (counts > 0) & (counts < _FEW_IMAGES)
+    few[[label for labels in same_classes(train.class_names) for label in labels]] = False  # which are to be one
+    rare = np.flatnonzero(few)
     if not len(rare):
         return
     level: Level = "warning" if len(train) >= _LARGE_SET else "note"
