@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -30,7 +31,7 @@ from benchmarks.planting import Fault, copied, made_up, plant
 from rtdetrv2_train.data.shapes import draw_shapes_image
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
-_WIDTH, _HEIGHT, _DIFFERENT = 640, 480, 200
+_WIDTH, _HEIGHT, _DIFFERENT = 640, 480, 40
 _FAULTS = ("error", "warning")  # notes say what is unusual, and may be right
 _Items = dict[tuple[str, str], set[str]]
 
@@ -133,19 +134,19 @@ def many_images(root: Path, count: int) -> None:
     """Images of which no two are alike: each shows its number as a grid of squares, over one of some pictures."""
     (root / "train").mkdir(parents=True)
     generator = np.random.default_rng(0)
-    pictures = [draw_shapes_image(_WIDTH, (5, k)) for k in range(_DIFFERENT)]
+    pictures = [base_picture(k, generator) for k in range(_DIFFERENT)]
     images, annotations = [], []
     for number in range(count):
         picture, objects = pictures[number % _DIFFERENT]
         cells = generator.integers(0, 256, (6, 8, 3), dtype=np.uint8)
         grid = np.kron(cells, np.ones((_HEIGHT // 6, _WIDTH // 8, 1), np.uint8))
-        mixed = (picture[:_HEIGHT].astype(np.uint16) + grid) // 2
+        mixed = (picture.astype(np.uint16) + grid) // 2
         name = f"{number:06d}.jpg"
         Image.fromarray(mixed.astype(np.uint8)).save(root / "train" / name, quality=90)
         images.append({"id": number + 1, "file_name": name, "width": _WIDTH, "height": _HEIGHT})
         for label, (left, top, width, height) in objects:
-            if top + height <= _HEIGHT:
-                box = [left, top, width, height]
+            if top + height <= _HEIGHT / 2:
+                box = [2 * left, 2 * top, 2 * width, 2 * height]
                 annotations.append({"image_id": number + 1, "category_id": label + 1, "bbox": box, "iscrowd": 0})
     categories = [{"id": k, "name": f"shape {k}"} for k in (1, 2, 3)]
     (root / "annotations").mkdir()
@@ -153,6 +154,13 @@ def many_images(root: Path, count: int) -> None:
     (root / "annotations" / "instances_train.json").write_text(json.dumps(content))
     size = sum(path.stat().st_size for path in (root / "train").iterdir()) / max(count, 1)
     print(f"{count:,} images of {size / 1000:.0f} kB, {shutil.disk_usage(root).free / 1e9:.0f} GB free")
+
+
+def base_picture(seed: int, generator: np.random.Generator) -> tuple[NDArray[np.uint8], list[tuple[int, list[float]]]]:
+    """Shapes at half the size, enlarged, with noise that makes files as large as those of photographs."""
+    picture, objects = draw_shapes_image(_WIDTH // 2, (5, seed))
+    large = np.kron(picture[: _HEIGHT // 2], np.ones((2, 2, 1), np.uint8))
+    return np.clip(large + generator.normal(0, 16, large.shape), 0, 255).astype(np.uint8), objects
 
 
 if __name__ == "__main__":
