@@ -72,6 +72,17 @@ def test_every_result_is_on_the_disk_while_the_next_is_measured(tmp_path: Path) 
     assert "no figure means anything" in "".join(Results(tmp_path / "dry", dry_run=True).page())
 
 
+def test_figures_are_shown_in_words() -> None:
+    figures = {
+        "ours": {"images/s": 1234.5, "ms": 12.345},
+        "batches": [6, 3, 3],
+        "places": ["x" * 40, "y" * 40],
+        "MB": 7,
+    }
+    wanted = f"MB 7; ours: images/s 1,234, ms 12.3; batches: 6, 3, 3; places: {'x' * 40}; {'y' * 40}"
+    assert Record("part", "name", "measured", figures).text() == wanted
+
+
 def test_a_part_whose_budget_is_used_up_stops_and_says_what_is_left_out(tmp_path: Path) -> None:
     began = time.monotonic()
     records = run(tmp_path, ["returns", "takes long", "returns again"], 6)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from rtdetrv2_train.files import save_json, save_text
 
 JSON_FILE, PAGE_FILE = "gpu.json", "gpu.md"
+_SHORT_LIST = 60
 State = Literal["measured", "failed", "skipped", "left out"]
 
 _DRY = "**A dry run on a CPU at tiny sizes: it shows that everything works, and no figure means anything.**"
@@ -101,7 +102,7 @@ def shown(figures: Mapping[str, Any], between: str = "; ") -> str:
 
     Args:
         figures: by name.
-        between: what separates those, and the entries of a list.
+        between: what separates those, and the entries of a list that is not short.
     """
     plain = [f"{name} {_value(value)}" for name, value in figures.items() if not _has_parts(value)]
     groups = [", ".join(plain)] * bool(plain)
@@ -109,8 +110,13 @@ def shown(figures: Mapping[str, Any], between: str = "; ") -> str:
         if isinstance(value, Mapping):
             groups.append(f"{name}: {shown(value, between)}")
         elif _has_parts(value):
-            groups.append(f"{name}: {between.join(map(_value, value)) or 'none'}")
+            groups.append(f"{name}: {_joined([_value(entry) for entry in value], between)}")
     return between.join(groups)
+
+
+def _joined(entries: list[str], between: str) -> str:
+    line = ", ".join(entries)
+    return (line if len(line) < _SHORT_LIST else between.join(entries)) or "none"
 
 
 def _has_parts(value: Any) -> bool:
