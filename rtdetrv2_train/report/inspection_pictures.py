@@ -24,6 +24,8 @@ from rtdetrv2_train.viz.boxes import visible
 
 PICTURES_OF_EACH_FINDING = 8
 
+_TRIED = 4 * PICTURES_OF_EACH_FINDING
+_MEANT_OTHERWISE = "boxes_as_"
 _MOST_BOXES = 200
 _GAP = 8
 _LEAST_CUT_OUT = 24
@@ -31,7 +33,7 @@ _LEAST_SHARE, _LEAST_DRAWN = 0.08, 1.5  # sides: of what a cut-out is around, of
 
 
 def pictures_of(finding: Finding, parts: Parts, class_names: Sequence[str]) -> list[Picture]:
-    """Some of what a finding is about; empty where there is nothing to be seen.
+    """Some of what a finding is about, each in another image; empty where there is nothing to be seen.
 
     Args:
         finding: about one of the parts.
@@ -40,11 +42,15 @@ def pictures_of(finding: Finding, parts: Parts, class_names: Sequence[str]) -> l
     """
     table = parts[finding.part]
     numbers = [class_names.index(name) for name in table.class_names]
-    pictures = []
-    for item in finding.items(PICTURES_OF_EACH_FINDING):
-        if item.image < 0:
+    pictures: list[Picture] = []
+    shown: set[int] = set()
+    for item in finding.items(_TRIED):
+        if item.image < 0 or item.image in shown or len(pictures) == PICTURES_OF_EACH_FINDING:
             continue
-        if item.beside >= 0:
+        shown.add(item.image)
+        if finding.check.startswith(_MEANT_OTHERWISE):  # boxes that lie elsewhere than their objects
+            picture = _one(table, Item(item.image, (), -1, ""), numbers)
+        elif item.beside >= 0:
             picture = _pair(table, parts[finding.other_part], item, finding)
         else:
             picture = _one(table, item, numbers)

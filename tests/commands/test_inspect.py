@@ -50,7 +50,7 @@ def test_a_clean_set_gives_status_0_and_says_so(tmp_path: Path) -> None:
 
 def test_errors_give_status_1_and_stand_in_page_and_findings(faulty_set: Path, tmp_path: Path) -> None:
     output = run_command("inspect", f"data.root={faulty_set}", f"output={tmp_path / 'out'}", expect=1)
-    assert "error    val     leaked_copies: 1 image of 5 that are trained on, too" in output
+    assert "error    val     leaked_copies: 1 image of 5 trained on, too" in output
     assert "the same with fix=true" in output
     found = json.loads((tmp_path / "out" / "inspect.json").read_text())
     by_check = {each["check"]: each for each in found["findings"]}

@@ -70,7 +70,7 @@ def _between(
     own, others = (np.arange(len(t)) + starts[name] for name, t in ((part, table), ("train", train)))
     partners = pictures.partners(alike, own, others)
     for copy, check, what in (
-        (True, "leaked_copies", "that are trained on, too"),
+        (True, "leaked_copies", "trained on, too"),
         (False, "leaked_near_duplicates", "nearly the same as one that is trained on"),
     ):
         found = [(image, other) for image, (other, is_copy) in partners.items() if is_copy == copy]

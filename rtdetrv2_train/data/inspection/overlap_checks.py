@@ -40,7 +40,7 @@ def file_findings(train: AnnotationTable, part: str, val: AnnotationTable) -> It
     """
     shared = np.array(shared_files(train, val), dtype=np.int64).reshape(-1, 2)
     if len(shared):
-        message = f"{counted(len(shared), 'image')} of {len(val):,} in files that are trained on, too"
+        message = f"{counted(len(shared), 'image')} of {len(val):,} in files trained on, too"
         yield _of_images("shared_files", part, val, shared, message)
     pictures: dict[str, int] = {}
     for place, name in enumerate(train.file_names.tolist()):
