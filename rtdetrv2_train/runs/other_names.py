@@ -53,7 +53,7 @@ _OTHER_NAMES = (
 _ANSWERS = (
     ("device accelerator gpu", "choose with trainer=cpu, trainer=gpu or trainer.devices"),
     ("imgsz img_size image_size input_size size", "images are resized to the size that the model was trained with"),
-    ("optimizer optim", "it is AdamW, with recipe.learning_rate, recipe.weight_decay and recipe.betas"),
+    ("optim", "recipe.optimizer, with recipe.learning_rate, recipe.weight_decay and recipe.betas"),
     ("num_classes nc classes class_names names", "the classes are those of the weights or the annotation file"),
     ("iou iou_thres iou_threshold nms nms_threshold", "the model needs no non-maximum suppression"),
     (

@@ -54,7 +54,8 @@ def test_a_name_of_other_frameworks_leads_to_the_key_of_ours(command: str, key: 
 @pytest.mark.parametrize(
     ("command", "key", "said"),
     [
-        ("train", "optimizer", "it is AdamW"),
+        ("train", "optimizer", "did you mean 'recipe.optimizer'"),
+        ("train", "optim", "recipe.optimizer, with recipe.learning_rate"),
         ("train", "device", "trainer=cpu"),
         ("train", "patience", "EarlyStopping"),
         ("train", "nc", "annotation file"),
