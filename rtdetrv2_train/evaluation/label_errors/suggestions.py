@@ -45,8 +45,8 @@ def find_label_errors(boxes: EvaluatedBoxes, rows: Ints, least: float = LEAST_SU
     """Labels that are likely to be wrong or missing, the most suspicious first.
 
     The detections may be of a model that was trained on these labels, though those of one that has not seen them say
-    more: see ``docs/label_errors.md``. Crowd regions and boxes that are marked as difficult are never suspected, and neither
-    are detections in them. Several detections of one object are one suggestion.
+    more: see ``docs/label_errors.md``. Crowd regions and boxes that are marked as difficult are never suspected, and
+    neither are detections in them. Several detections of one object are one suggestion.
 
     Args:
         boxes: labels and detections of a set; the more detections of low score there are, the better.
